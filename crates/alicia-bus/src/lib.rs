@@ -1,0 +1,1 @@
+//! The typed bus client: events, state and calls over MQTT 5.

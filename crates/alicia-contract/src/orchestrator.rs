@@ -1,0 +1,260 @@
+//! Orchestrator: commands to it, and the state of the fleet as it tells it.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::fleet::{Condition, RestartPolicy};
+use crate::id::{Epoch, InstanceId, ServiceName};
+use crate::topic::{CallTopic, EventTopic, StateTopic};
+use crate::unit::UnixSeconds;
+
+/// `{verb}` is one of [`Verb`]: start, stop, restart, scale by message.
+pub const REQUESTS: CallTopic<FleetRequest, FleetAnswer> =
+    CallTopic::new("system/orchestrator/{verb}");
+
+/// The state of the whole fleet, retained.
+pub const STATUS: StateTopic<FleetStatus> = StateTopic::new("system/orchestrator/status");
+
+/// Every change of an instance, as it happens.
+pub const TRANSITIONS: EventTopic<Transition> = EventTopic::new("system/orchestrator/events");
+
+/// Commands to all services, for example `drain`.
+pub const BROADCAST_COMMANDS: EventTopic<ServiceCommand> =
+    EventTopic::new("system/orchestrator/commands");
+
+/// A request to one service; the answer goes to `reply_to`.
+pub const SERVICE_COMMAND: CallTopic<ServiceCommand, Value> = CallTopic::new("{service}/command");
+
+/// What the orchestrator can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Verb {
+    /// Start what does not run.
+    Start,
+    /// Stop what runs.
+    Stop,
+    /// Stop and start again.
+    Restart,
+    /// Change the number of instances.
+    Scale,
+}
+
+impl Verb {
+    /// The verb as the topic level.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+            Self::Scale => "scale",
+        }
+    }
+}
+
+/// A request to the orchestrator. The verb is in the topic.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FleetRequest {
+    /// The services or groups; none: all.
+    #[serde(default)]
+    pub services: Vec<ServiceName>,
+    /// For `scale`: the number of instances wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instances: Option<u32>,
+    /// Why, for the audit log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a request did: accepted means written down and under way, not finished.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FleetAnswer {
+    /// Whether it was accepted.
+    pub accepted: bool,
+    /// The services that it acts on, in the order of their start.
+    pub services: Vec<ServiceName>,
+    /// Why it was refused, or what it does.
+    pub detail: String,
+}
+
+/// A command to a service.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceCommand {
+    /// The name of the command.
+    pub command: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: Value,
+}
+
+/// Where an instance is in its life. Drawn in the orchestrator's `core`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum InstanceState {
+    /// Wants to run and waits for what it depends on.
+    Waiting,
+    /// The process runs and is not ready yet.
+    Starting,
+    /// Ready.
+    Running,
+    /// Ended by itself and waits for its next start.
+    Backoff,
+    /// Was asked to end.
+    Stopping,
+    /// Not wanted, not running.
+    Stopped,
+    /// Ran to its end with success and is not started again.
+    Completed,
+    /// Given up; see the reason. `alicia start` tries again.
+    Failed,
+}
+
+impl InstanceState {
+    /// Whether a process is there.
+    #[must_use]
+    pub const fn has_process(self) -> bool {
+        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+    }
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Exit {
+    /// The exit code; none when a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// The signal, by name (`SIGKILL`); none when it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    /// Why, in words: `killed by SIGKILL`, `exit code 1`, `liveness failed: …`, `program not found: …`.
+    pub cause: String,
+    /// When.
+    pub at: UnixSeconds,
+}
+
+/// One slot of a service: at most one process at a time, numbered from 1.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct InstanceStatus {
+    /// The number of the slot, from 1.
+    pub slot: u32,
+    /// The run in this slot; none before the first start.
+    pub instance: Option<InstanceId>,
+    /// Counts the starts of this slot.
+    pub epoch: Epoch,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// Since when it is there.
+    pub since: UnixSeconds,
+    /// The process id of the leader.
+    pub pid: Option<u32>,
+    /// How often it was restarted because it ended by itself, since the last start by a person.
+    pub restarts: u32,
+    /// How the last run ended.
+    pub exit: Option<Exit>,
+    /// Why it is where it is, in words.
+    pub reason: String,
+    /// When it is started next; only in `backoff`.
+    pub next_start: Option<UnixSeconds>,
+    /// The ports by name.
+    #[serde(default)]
+    pub ports: BTreeMap<ServiceName, u16>,
+    /// The use of the processor by the whole process tree, in cores (1.0 is one core busy).
+    pub cpu: Option<f64>,
+    /// Resident memory of the whole process tree, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// How its process tree is held: `cgroup2` or `sweep`.
+    pub containment: Option<String>,
+}
+
+/// One service with all its slots.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ServiceStatus {
+    /// The name.
+    pub service: ServiceName,
+    /// What it is for.
+    pub description: Option<String>,
+    /// How many instances are wanted.
+    pub wanted: u32,
+    /// What it depends on.
+    pub depends_on: BTreeMap<ServiceName, Condition>,
+    /// What happens when it ends by itself.
+    pub restart: RestartPolicy,
+    /// The groups that it is in.
+    pub groups: Vec<ServiceName>,
+    /// The slots.
+    pub instances: Vec<InstanceStatus>,
+}
+
+/// The whole fleet.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FleetStatus {
+    /// The name of the fleet.
+    pub fleet: String,
+    /// Rises with every change; a reader that sees a lower one looks at an older picture.
+    pub revision: u64,
+    /// When this picture was taken.
+    pub at: UnixSeconds,
+    /// The services in the order of their start.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// One change of one instance.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Transition {
+    /// The service.
+    pub service: ServiceName,
+    /// The slot.
+    pub slot: u32,
+    /// The run.
+    pub instance: Option<InstanceId>,
+    /// The epoch of the run.
+    pub epoch: Epoch,
+    /// Where it was.
+    pub from: InstanceState,
+    /// Where it is now.
+    pub to: InstanceState,
+    /// Why.
+    pub reason: String,
+    /// How it ended, when it did.
+    pub exit: Option<Exit>,
+    /// The last lines of its output; only on the way to `backoff` and `failed`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub last_lines: Vec<String>,
+    /// The process id, when there is one.
+    pub pid: Option<u32>,
+    /// Restarts so far.
+    pub restarts: u32,
+    /// When.
+    pub at: UnixSeconds,
+}
+
+/// A row of `alicia ps --json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessRow {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance: the service and its slot, `api-1`.
+    pub instance: String,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// The process id.
+    pub pid: Option<u32>,
+    /// How often it was restarted.
+    pub restarts: u32,
+    /// Since when it is in this state.
+    pub since: UnixSeconds,
+    /// How the last run ended.
+    pub exit: Option<Exit>,
+    /// What health says of it; none without the health module.
+    pub health: Option<crate::health::HealthState>,
+    /// Use of the processor in cores.
+    pub cpu: Option<f64>,
+    /// Resident memory in bytes.
+    pub memory_bytes: Option<u64>,
+}

@@ -1,0 +1,1 @@
+//! alicia.yaml as a document with positions, and its faults with line and column.

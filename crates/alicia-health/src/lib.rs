@@ -1,0 +1,1 @@
+//! Watches services and raises alerts.

@@ -1,0 +1,1 @@
+//! Starts, watches, reloads and stops modules; owns the HTTP listener.

@@ -1,0 +1,1 @@
+//! One try of a health probe, with a deadline.

@@ -1,0 +1,1 @@
+//! For services written in Rust: register, heartbeat, commands, health.

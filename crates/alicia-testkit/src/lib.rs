@@ -1,0 +1,1 @@
+//! For tests only: a real bus, store and context for one module.
