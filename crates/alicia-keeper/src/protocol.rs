@@ -237,3 +237,38 @@ pub enum FailureCode {
     #[serde(other)]
     Other,
 }
+
+impl Hello {
+    /// This program's greeting.
+    pub(crate) fn own() -> Self {
+        Self {
+            protocol: PROTOCOL,
+            program: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
+            pid: std::process::id(),
+        }
+    }
+
+    /// Whether the sender can be understood.
+    ///
+    /// # Errors
+    /// [`FailureCode::ProtocolMismatch`], with both versions in the message.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.protocol.major == PROTOCOL.major {
+            return Ok(());
+        }
+        Err(Failure::new(
+            FailureCode::ProtocolMismatch,
+            format!(
+                "{} speaks version {} of the keeper's protocol, this side speaks version {}",
+                self.program, self.protocol.major, PROTOCOL.major
+            ),
+        ))
+    }
+}
+
+impl Failure {
+    /// A failure without an error number.
+    pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), errno: None }
+    }
+}

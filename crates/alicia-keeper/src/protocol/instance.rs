@@ -77,7 +77,6 @@ pub enum Containment {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// Exit code or signal.
-    #[serde(flatten)]
     pub status: ExitStatus,
     /// The kernel killed it for want of memory, as far as one can tell.
     #[serde(default)]
