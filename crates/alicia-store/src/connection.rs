@@ -46,11 +46,14 @@ impl DataFile {
         self.create_or_keep()?;
         let opening = |source| Error::opening(&self.path, source);
         let connection = open(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(opening)?;
+        // A refused file stays as it was found: its log is not folded in when this connection closes.
+        keep_log_on_close(&connection, true).map_err(opening)?;
         check_owner(&self.path, &connection)?;
-        self.configure(&connection).map_err(opening)?;
         if file_bytes(&self.path) <= CHECK_AT_OPEN_BYTES_MAX {
             check_pages(&self.path, &connection, "quick_check")?;
         }
+        keep_log_on_close(&connection, false).map_err(opening)?;
+        self.configure(&connection).map_err(opening)?;
         Ok(connection)
     }
 
@@ -112,6 +115,12 @@ pub(crate) fn open(path: &Path, access: OpenFlags) -> rusqlite::Result<Connectio
     Ok(connection)
 }
 
+fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
+        .map(drop)
+}
+
 /// Makes an empty file that only its owner may read.
 pub(crate) fn create_private(path: &Path) -> Result<std::fs::File, Error> {
     OpenOptions::new()
@@ -148,23 +157,24 @@ pub(crate) fn check_owner(path: &Path, connection: &Connection) -> Result<(), Er
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(opening)?;
     if id != APPLICATION_ID && (id != 0 || tables > 0) {
-        return Err(Error::Foreign { path: path.to_owned() });
+        return Err(Error::Foreign {
+            path: path.to_owned(),
+        });
     }
     Ok(())
 }
 
 /// Runs `quick_check` or `integrity_check`; damage is an error that names the first fault.
-pub(crate) fn check_pages(
-    path: &Path,
-    connection: &Connection,
-    pragma: &str,
-) -> Result<(), Error> {
+pub(crate) fn check_pages(path: &Path, connection: &Connection, pragma: &str) -> Result<(), Error> {
     let detail: String = connection
         .query_row(&format!("PRAGMA {pragma}(1)"), [], |row| row.get(0))
         .map_err(|source| Error::opening(path, source))?;
     match detail.as_str() {
         "ok" => Ok(()),
-        _ => Err(Error::Corrupt { path: path.to_owned(), detail }),
+        _ => Err(Error::Corrupt {
+            path: path.to_owned(),
+            detail,
+        }),
     }
 }
 
@@ -172,11 +182,19 @@ fn check_sqlite_version(number: i32) -> Result<(), Error> {
     if number >= SQLITE_VERSION_MIN {
         return Ok(());
     }
-    Err(Error::SqliteTooOld { found: dotted(number), needed: dotted(SQLITE_VERSION_MIN) })
+    Err(Error::SqliteTooOld {
+        found: dotted(number),
+        needed: dotted(SQLITE_VERSION_MIN),
+    })
 }
 
 fn dotted(number: i32) -> String {
-    format!("{}.{}.{}", number / 1_000_000, number / 1000 % 1000, number % 1000)
+    format!(
+        "{}.{}.{}",
+        number / 1_000_000,
+        number / 1000 % 1000,
+        number % 1000
+    )
 }
 
 /// Size of a file in bytes; 0 when there is none.

@@ -126,7 +126,9 @@ pub enum Error {
     },
 
     /// A migration left rows that point to nothing; the file is as it was before.
-    #[error("migrate {path}: table {table} would refer to rows that do not exist; nothing was changed")]
+    #[error(
+        "migrate {path}: table {table} would refer to rows that do not exist; nothing was changed"
+    )]
     DanglingReference {
         /// The database file.
         path: PathBuf,
@@ -245,15 +247,23 @@ impl Error {
     /// The fault of opening `path`: damage is told apart from all else.
     pub(crate) fn opening(path: &Path, source: rusqlite::Error) -> Self {
         match source.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-                Self::Corrupt { path: path.to_owned(), detail: source.to_string() }
-            }
-            _ => Self::Open { path: path.to_owned(), source },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Corrupt {
+                path: path.to_owned(),
+                detail: source.to_string(),
+            },
+            _ => Self::Open {
+                path: path.to_owned(),
+                source,
+            },
         }
     }
 
     /// For `map_err` on a file operation.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::File { action, path: path.to_owned(), source }
+        move |source| Self::File {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 }

@@ -39,10 +39,17 @@ impl FileLock {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::InUse { path: path.to_owned(), holder: holder(&mut file) });
+                return Err(Error::InUse {
+                    path: path.to_owned(),
+                    holder: holder(&mut file),
+                });
             }
             Err(TryLockError::Error(source)) => {
-                return Err(Error::File { action: "lock", path: lock_path, source });
+                return Err(Error::File {
+                    action: "lock",
+                    path: lock_path,
+                    source,
+                });
             }
         }
         sign(&mut file).map_err(Error::file("write", &lock_path))?;

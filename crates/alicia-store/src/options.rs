@@ -40,13 +40,21 @@ pub struct Options {
 impl Options {
     /// A state file.
     pub fn new(path: impl Into<PathBuf>, migrations: &'static [Migration], clock: Clock) -> Self {
-        Self { path: path.into(), kind: Kind::State, migrations, clock }
+        Self {
+            path: path.into(),
+            kind: Kind::State,
+            migrations,
+            clock,
+        }
     }
 
     /// The same file as telemetry: see [`Kind::Telemetry`].
     #[must_use]
     pub fn telemetry(self) -> Self {
-        Self { kind: Kind::Telemetry, ..self }
+        Self {
+            kind: Kind::Telemetry,
+            ..self
+        }
     }
 }
 

@@ -1,0 +1,168 @@
+//! The audit log: who did what to what, written in the same transaction as the change itself.
+//!
+//! The table is append-only; its triggers refuse UPDATE and DELETE. If the row cannot be written, the
+//! change is not made either: privileged actions fail closed.
+
+use rusqlite::{Connection, Row, Transaction, params};
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// Largest `detail`, as JSON text. A row says what was done; bulk data belongs elsewhere.
+pub const DETAIL_BYTES_MAX: usize = 16 * 1024;
+
+/// Most rows of one [`list`].
+pub const LIST_ROWS_MAX: u32 = 1000;
+
+/// How an action ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was done.
+    Done,
+    /// It was tried and failed.
+    Failed,
+    /// The actor may not do it.
+    Denied,
+}
+
+/// A row to be written.
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    /// When, in microseconds since the Unix epoch; from the module's clock.
+    pub time_unix_us: i64,
+    /// Who: an identity, for example `spiffe://home/agent/hall` or `key:4f2a`.
+    pub actor: &'a str,
+    /// What: module and verb, for example `orchestrator.stop`.
+    pub action: &'a str,
+    /// On what: for example `service:weather`.
+    pub target: &'a str,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Anything else, without secrets; at most [`DETAIL_BYTES_MAX`].
+    pub detail: &'a Value,
+}
+
+/// A row as it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Rises with every row, never used twice.
+    pub id: i64,
+    /// When, in microseconds since the Unix epoch.
+    pub time_unix_us: i64,
+    /// Who.
+    pub actor: String,
+    /// What.
+    pub action: String,
+    /// On what.
+    pub target: String,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Anything else.
+    pub detail: Value,
+}
+
+/// Where a page of rows begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    /// Rows with a greater id, oldest first. `After(0)`: from the very first.
+    After(i64),
+    /// Rows with a smaller id, newest first.
+    Before(i64),
+}
+
+// === impl Cursor ===
+
+impl Cursor {
+    /// The newest rows, newest first.
+    pub const NEWEST: Self = Self::Before(i64::MAX);
+}
+
+// === impl Outcome ===
+
+impl Outcome {
+    /// As it stands in the table: `done`, `failed`, `denied`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Failed => "failed",
+            Self::Denied => "denied",
+        }
+    }
+
+    /// Anything unknown (from a newer program) is read as a failure, not lost.
+    fn from_text(text: &str) -> Self {
+        match text {
+            "done" => Self::Done,
+            "denied" => Self::Denied,
+            _ => Self::Failed,
+        }
+    }
+}
+
+/// Adds a row and gives its id. Call it in the closure that makes the change.
+///
+/// # Errors
+/// [`Error::TooLarge`], or SQLite's; pass it on, so that the change is undone.
+pub fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> Result<i64, Error> {
+    let detail = serde_json::to_string(entry.detail)?;
+    if detail.len() > DETAIL_BYTES_MAX {
+        return Err(Error::TooLarge {
+            what: "the detail of an audit row",
+            bytes: detail.len(),
+            limit_bytes: DETAIL_BYTES_MAX,
+        });
+    }
+    let Entry {
+        time_unix_us,
+        actor,
+        action,
+        target,
+        outcome,
+        ..
+    } = *entry;
+    tx.prepare_cached(
+        "INSERT INTO audit (time_unix_us, actor, action, target, outcome, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        time_unix_us,
+        actor,
+        action,
+        target,
+        outcome.as_str(),
+        detail
+    ])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// A page of at most `limit` rows, never more than [`LIST_ROWS_MAX`].
+///
+/// # Errors
+/// SQLite's, or a `detail` that is no JSON.
+pub fn list(connection: &Connection, cursor: Cursor, limit: u32) -> Result<Vec<Record>, Error> {
+    const COLUMNS: &str =
+        "SELECT id, time_unix_us, actor, action, target, outcome, detail FROM audit";
+    let (condition, id) = match cursor {
+        Cursor::After(id) => ("WHERE id > ?1 ORDER BY id ASC LIMIT ?2", id),
+        Cursor::Before(id) => ("WHERE id < ?1 ORDER BY id DESC LIMIT ?2", id),
+    };
+    let mut statement = connection.prepare_cached(&format!("{COLUMNS} {condition}"))?;
+    let mut rows = statement.query(params![id, limit.min(LIST_ROWS_MAX)])?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next()? {
+        records.push(record(row)?);
+    }
+    Ok(records)
+}
+
+fn record(row: &Row<'_>) -> Result<Record, Error> {
+    Ok(Record {
+        id: row.get(0)?,
+        time_unix_us: row.get(1)?,
+        actor: row.get(2)?,
+        action: row.get(3)?,
+        target: row.get(4)?,
+        outcome: Outcome::from_text(row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?),
+        detail: serde_json::from_str(row.get_ref(6)?.as_str().map_err(rusqlite::Error::from)?)?,
+    })
+}
