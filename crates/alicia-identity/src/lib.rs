@@ -1,1 +1,22 @@
-//! Who somebody is and what they may do: keys, tokens, topic permissions.
+//! Who somebody is and what they may do.
+//!
+//! - [`Identity`]: a module of the host, an instance of a service, or the holder of an API key.
+//! - [`token`]: what a service instance proves its identity with; checked without a database.
+//! - [`key`], [`keyring`]: API keys of people and outside programs; stored as hashes.
+//! - [`permissions`]: which bus topics an identity may use; a pure function, deny by default.
+//! - [`Authority`]: all of it behind one handle; what the broker, REST and the orchestrator ask.
+
+pub mod identity;
+pub mod key;
+pub mod keyring;
+pub mod permissions;
+pub mod token;
+
+pub mod authority;
+mod error;
+mod file;
+
+pub use authority::{Authority, Refusal};
+pub use error::Error;
+pub use identity::Identity;
+pub use permissions::Permissions;

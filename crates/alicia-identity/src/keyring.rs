@@ -1,0 +1,227 @@
+//! The ring of API keys: a small file of names, scopes and hashes, replaced in one step at each change.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use alicia_contract::platform::{KeyInfo, Scope};
+use alicia_contract::unit::UnixSeconds;
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
+
+use crate::identity::Identity;
+use crate::key::ApiKey;
+use crate::{Error, file};
+
+/// More keys than this are a mistake, or an attack on the file.
+pub const KEYS_MAX: usize = 1_000;
+
+/// The keys of one host.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    path: PathBuf,
+    keys: BTreeMap<String, StoredKey>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct StoredKey {
+    hash: String,
+    prefix: String,
+    scope: Scope,
+    created: UnixSeconds,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires: Option<UnixSeconds>,
+}
+
+impl StoredKey {
+    fn is_expired(&self, now: UnixSeconds) -> bool {
+        self.expires.is_some_and(|expires| expires <= now)
+    }
+
+    fn info(&self, name: &str) -> KeyInfo {
+        KeyInfo {
+            name: name.to_owned(),
+            prefix: self.prefix.clone(),
+            scope: self.scope,
+            created: self.created,
+            expires: self.expires,
+        }
+    }
+}
+
+impl Keyring {
+    /// Reads the ring; an absent file is an empty ring.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read or understood.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let keys = match file::read(path)? {
+            None => BTreeMap::new(),
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::Corrupt {
+                path: path.to_owned(),
+                detail: error.to_string(),
+            })?,
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            keys,
+        })
+    }
+
+    /// Whether there is no key at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Makes a key; on return it is on disk.
+    ///
+    /// # Errors
+    /// When the name is taken, the ring is full or the file cannot be written; then nothing has changed.
+    pub fn create(
+        &mut self,
+        name: &str,
+        scope: Scope,
+        created: UnixSeconds,
+        expires: Option<UnixSeconds>,
+    ) -> Result<(ApiKey, KeyInfo), Error> {
+        if self.keys.contains_key(name) {
+            return Err(Error::KeyExists(name.to_owned()));
+        }
+        if self.keys.len() >= KEYS_MAX {
+            return Err(Error::TooManyKeys(KEYS_MAX));
+        }
+        let key = ApiKey::generate()?;
+        let stored = StoredKey {
+            hash: key.hash(),
+            prefix: key.prefix().to_owned(),
+            scope,
+            created,
+            expires,
+        };
+        let info = stored.info(name);
+        let mut keys = self.keys.clone();
+        keys.insert(name.to_owned(), stored);
+        self.replace(keys)?;
+        Ok((key, info))
+    }
+
+    /// Removes a key; on return the removal is on disk.
+    ///
+    /// # Errors
+    /// When there is no such key, it is the last usable admin key, or the file cannot be written.
+    pub fn revoke(&mut self, name: &str, now: UnixSeconds) -> Result<KeyInfo, Error> {
+        let info = self
+            .keys
+            .get(name)
+            .map(|key| key.info(name))
+            .ok_or_else(|| Error::NoSuchKey(name.to_owned()))?;
+        let mut keys = self.keys.clone();
+        keys.remove(name);
+        let admin_left = keys
+            .values()
+            .any(|key| key.scope == Scope::Admin && !key.is_expired(now));
+        if info.scope == Scope::Admin && !admin_left {
+            return Err(Error::LastAdmin(name.to_owned()));
+        }
+        self.replace(keys)?;
+        Ok(info)
+    }
+
+    /// Every key, without its secret, by name.
+    #[must_use]
+    pub fn list(&self) -> Vec<KeyInfo> {
+        self.keys.iter().map(|(name, key)| key.info(name)).collect()
+    }
+
+    /// The identity of the holder; `None` for a key that is unknown, revoked or expired.
+    #[must_use]
+    pub fn verify(&self, text: &str, now: UnixSeconds) -> Option<Identity> {
+        let hash = ApiKey::parse(text)?.hash();
+        let is_it = |key: &StoredKey| bool::from(key.hash.as_bytes().ct_eq(hash.as_bytes()));
+        let (name, key) = self.keys.iter().find(|(_, key)| is_it(key))?;
+        let identity = Identity::Key {
+            name: name.clone(),
+            scope: key.scope,
+        };
+        (!key.is_expired(now)).then_some(identity)
+    }
+
+    fn replace(&mut self, keys: BTreeMap<String, StoredKey>) -> Result<(), Error> {
+        let bytes = serde_json::to_vec_pretty(&keys).expect("keys are plain text and numbers");
+        file::replace(&self.path, &bytes)?;
+        self.keys = keys;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring() -> (tempfile::TempDir, Keyring) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ring = Keyring::open(&directory.path().join("keys.json")).expect("opens");
+        (directory, ring)
+    }
+
+    #[test]
+    fn a_key_works_until_it_is_revoked_or_expires() {
+        let (_directory, mut ring) = ring();
+        ring.create("root", Scope::Admin, 0.0, None).expect("made");
+        let (key, _) = ring
+            .create("phone", Scope::Read, 0.0, Some(100.0))
+            .expect("made");
+        let holder = Identity::Key {
+            name: "phone".into(),
+            scope: Scope::Read,
+        };
+        assert_eq!(ring.verify(key.reveal(), 99.0), Some(holder));
+        assert_eq!(ring.verify(key.reveal(), 100.0), None);
+        let reread = Keyring::open(&ring.path).expect("reads");
+        assert!(reread.verify(key.reveal(), 1.0).is_some());
+        ring.revoke("phone", 1.0).expect("revoked");
+        assert_eq!(ring.verify(key.reveal(), 1.0), None);
+    }
+
+    #[test]
+    fn the_file_holds_no_secret_and_is_for_the_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_directory, mut ring) = ring();
+        let (key, _) = ring.create("root", Scope::Admin, 0.0, None).expect("made");
+        let text = std::fs::read_to_string(&ring.path).expect("reads");
+        assert!(!text.contains(key.reveal()));
+        let mode = std::fs::metadata(&ring.path)
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn the_last_admin_key_stays() {
+        let (_directory, mut ring) = ring();
+        ring.create("root", Scope::Admin, 0.0, None).expect("made");
+        ring.create("old", Scope::Admin, 0.0, Some(1.0))
+            .expect("made");
+        assert!(matches!(ring.revoke("root", 2.0), Err(Error::LastAdmin(_))));
+        assert!(matches!(
+            ring.create("root", Scope::Read, 0.0, None),
+            Err(Error::KeyExists(_))
+        ));
+        assert!(matches!(
+            ring.revoke("nobody", 0.0),
+            Err(Error::NoSuchKey(_))
+        ));
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_error_and_stays_as_it_is() {
+        let (_directory, ring) = ring();
+        std::fs::write(&ring.path, b"{").expect("written");
+        assert!(matches!(
+            Keyring::open(&ring.path),
+            Err(Error::Corrupt { .. })
+        ));
+        assert_eq!(std::fs::read(&ring.path).expect("there"), b"{");
+    }
+}

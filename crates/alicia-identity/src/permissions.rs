@@ -1,0 +1,322 @@
+//! Which bus topics an identity may use. Computed from the identity and the fleet, never written by
+//! hand; what is not granted is denied.
+//!
+//! | who | publishes | subscribes |
+//! |---|---|---|
+//! | module | everything under the prefix | everything under the prefix |
+//! | service `x` | its heartbeat, metrics, register and unregister, replies, `allow.publish`, the command topics of `allow.command` | `x/command`, `x/replies/#`, discovery, health checks, commands to all, `allow.subscribe` |
+//! | key, scope read | nothing | everything under the prefix |
+//! | key, scope operate | requests to the orchestrator, commands to services, health checks | everything under the prefix |
+//! | key, scope admin | everything | everything |
+
+use alicia_contract::fleet::Allow;
+use alicia_contract::id::ServiceName;
+use alicia_contract::orchestrator::Verb;
+use alicia_contract::platform::Scope;
+use alicia_contract::topic::{Prefix, TOPIC_BYTES_MAX, filter_covers, filter_matches};
+use alicia_contract::{discovery, health, orchestrator};
+
+use crate::identity::Identity;
+
+/// The grants of one identity.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Permissions {
+    publish: Vec<Grant>,
+    subscribe: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Grant {
+    filter: String,
+    retain: Retain,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retain {
+    Allowed,
+    /// A retained message stays after its sender; only who owns a topic may leave one there.
+    Refused,
+}
+
+impl Permissions {
+    /// Of a module of the host.
+    #[must_use]
+    pub fn of_module(prefix: &Prefix) -> Self {
+        let all = format!("{prefix}/#");
+        Self {
+            publish: vec![grant(all.clone(), Retain::Allowed)],
+            subscribe: vec![all],
+        }
+    }
+
+    /// Of a service.
+    #[must_use]
+    pub fn of_service(prefix: &Prefix, service: &ServiceName, allow: &Allow) -> Self {
+        let name = service.as_str();
+        let own = [
+            health::HEARTBEAT.at(prefix, &[name]),
+            format!("{prefix}/system/metrics/{name}"),
+            discovery::REGISTER.at(prefix, &[]),
+            discovery::UNREGISTER.at(prefix, &[]),
+        ];
+        let commands = allow
+            .command
+            .iter()
+            .map(|to| orchestrator::SERVICE_COMMAND.at(prefix, &[to.as_str()]));
+        let mut publish: Vec<Grant> = own
+            .into_iter()
+            .chain(replies(prefix))
+            .chain(commands)
+            .map(|filter| grant(filter, Retain::Refused))
+            .collect();
+        publish.extend(
+            allow
+                .publish
+                .iter()
+                .map(|filter| grant(absolute(prefix, filter), Retain::Allowed)),
+        );
+        let mut subscribe = vec![
+            orchestrator::SERVICE_COMMAND.at(prefix, &[name]),
+            format!("{prefix}/{name}/replies/#"),
+            format!("{prefix}/system/discovery/+"),
+            health::CHECK.at(prefix, &[]),
+            orchestrator::BROADCAST_COMMANDS.at(prefix, &[]),
+        ];
+        subscribe.extend(
+            allow
+                .subscribe
+                .iter()
+                .map(|filter| absolute(prefix, filter)),
+        );
+        Self { publish, subscribe }
+    }
+
+    /// Of the holder of a key.
+    #[must_use]
+    pub fn of_key(prefix: &Prefix, scope: Scope) -> Self {
+        let everything = vec!["#".to_owned(), "$SYS/#".to_owned()];
+        let fleet = vec![format!("{prefix}/#")];
+        match scope {
+            Scope::Read => Self {
+                publish: Vec::new(),
+                subscribe: fleet,
+            },
+            Scope::Operate => Self {
+                publish: operate(prefix),
+                subscribe: fleet,
+            },
+            Scope::Admin => Self {
+                publish: vec![grant("#".to_owned(), Retain::Allowed)],
+                subscribe: everything,
+            },
+        }
+    }
+
+    /// Whether it may publish to the topic, and leave a retained message there.
+    #[must_use]
+    pub fn may_publish(&self, topic: &str, retain: bool) -> bool {
+        is_plain_topic(topic)
+            && self.publish.iter().any(|grant| {
+                filter_matches(&grant.filter, topic) && (!retain || grant.retain == Retain::Allowed)
+            })
+    }
+
+    /// Whether it may subscribe to the filter; of a shared subscription the inner filter counts.
+    #[must_use]
+    pub fn may_subscribe(&self, filter: &str) -> bool {
+        let Some(filter) = inner_filter(filter) else {
+            return false;
+        };
+        is_filter(filter)
+            && self
+                .subscribe
+                .iter()
+                .any(|granted| filter_covers(granted, filter))
+    }
+}
+
+fn grant(filter: String, retain: Retain) -> Grant {
+    Grant { filter, retain }
+}
+
+/// Whoever is asked must be able to answer; a reply topic is subscribed by its owner only.
+fn replies(prefix: &Prefix) -> [String; 3] {
+    ["+/replies/#", "keys/+/replies/#", "system/replies/#"]
+        .map(|filter| format!("{prefix}/{filter}"))
+}
+
+fn operate(prefix: &Prefix) -> Vec<Grant> {
+    let verbs = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Scale];
+    let mut topics: Vec<String> = verbs
+        .into_iter()
+        .map(|verb| orchestrator::REQUESTS.at(prefix, &[verb.as_str()]))
+        .collect();
+    topics.push(orchestrator::SERVICE_COMMAND.filter(prefix));
+    topics.push(health::CHECK.at(prefix, &[]));
+    topics
+        .into_iter()
+        .map(|filter| grant(filter, Retain::Refused))
+        .collect()
+}
+
+/// A filter of the file is under the prefix, unless it starts with `/`.
+fn absolute(prefix: &Prefix, filter: &str) -> String {
+    match filter.strip_prefix('/') {
+        Some(from_root) => from_root.to_owned(),
+        None => format!("{prefix}/{filter}"),
+    }
+}
+
+/// The filter behind `$share/<group>/`; `None` when the shared subscription is malformed.
+fn inner_filter(filter: &str) -> Option<&str> {
+    let Some(shared) = filter.strip_prefix("$share/") else {
+        return Some(filter);
+    };
+    let (group, inner) = shared.split_once('/')?;
+    let group_is_plain = !group.is_empty() && !group.contains(['#', '+']);
+    group_is_plain.then_some(inner)
+}
+
+fn is_plain_topic(topic: &str) -> bool {
+    !topic.is_empty() && topic.len() <= TOPIC_BYTES_MAX && !topic.contains(['#', '+', '\0'])
+}
+
+/// Wildcards stand alone in their level, and `#` is last (MQTT 5 section 4.7.1).
+fn is_filter(filter: &str) -> bool {
+    if filter.is_empty() || filter.len() > TOPIC_BYTES_MAX || filter.contains('\0') {
+        return false;
+    }
+    let last = filter.split('/').count() - 1;
+    filter
+        .split('/')
+        .enumerate()
+        .all(|(at, level)| match level {
+            "#" => at == last,
+            "+" => true,
+            level => !level.contains(['#', '+']),
+        })
+}
+
+/// The topic on which the replies to an identity's calls arrive, below which it may choose.
+#[must_use]
+pub fn reply_topic(prefix: &Prefix, identity: &Identity) -> String {
+    match identity {
+        Identity::Module(module) => format!("{prefix}/system/replies/{module}"),
+        Identity::Service { service, .. } => format!("{prefix}/{service}/replies"),
+        Identity::Key { name, .. } => format!("{prefix}/keys/{name}/replies"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn api() -> Permissions {
+        let allow = Allow {
+            publish: vec!["rooms/+/light".into(), "/other/x".into()],
+            subscribe: vec!["rooms/#".into()],
+            command: vec![ServiceName::new("lamp").expect("id")],
+        };
+        Permissions::of_service(
+            &Prefix::default(),
+            &ServiceName::new("api").expect("id"),
+            &allow,
+        )
+    }
+
+    #[test]
+    fn a_service_publishes_its_own_and_what_it_is_allowed() {
+        let check = |topic: &str, expected: bool| {
+            assert_eq!(api().may_publish(topic, false), expected, "{topic}");
+        };
+        check("alicia/system/health/api", true);
+        check("alicia/system/health/db", false);
+        check("alicia/system/health/api/x", false);
+        check("alicia/system/health/+", false);
+        check("alicia/system/discovery/register", true);
+        check("alicia/system/discovery/api", false);
+        check("alicia/system/orchestrator/stop", false);
+        check("alicia/lamp/command", true);
+        check("alicia/db/command", false);
+        check("alicia/db/replies/1", true);
+        check("alicia/rooms/kitchen/light", true);
+        check("alicia/rooms/kitchen/heat", false);
+        check("other/x", true);
+        check("other/y", false);
+        check("$SYS/x", false);
+        check("", false);
+    }
+
+    #[test]
+    fn only_the_owner_of_a_topic_leaves_retained_messages() {
+        assert!(!api().may_publish("alicia/system/discovery/register", true));
+        assert!(!api().may_publish("alicia/lamp/command", true));
+        assert!(api().may_publish("alicia/rooms/kitchen/light", true));
+    }
+
+    #[test]
+    fn a_service_subscribes_to_its_own_and_what_it_is_allowed() {
+        let check = |filter: &str, expected: bool| {
+            assert_eq!(api().may_subscribe(filter), expected, "{filter}");
+        };
+        check("alicia/api/command", true);
+        check("alicia/+/command", false);
+        check("alicia/db/command", false);
+        check("alicia/api/replies/1", true);
+        check("alicia/db/replies/#", false);
+        check("alicia/rooms/#", true);
+        check("alicia/rooms/+/light", true);
+        check("alicia/#", false);
+        check("#", false);
+        check("+/+/+", false);
+        check("$share/group/alicia/rooms/#", true);
+        check("$share/group/alicia/#", false);
+        check("$share//alicia/rooms/#", false);
+        check("$share/+/alicia/rooms/#", false);
+        check("$share/group", false);
+        check("alicia/rooms/#/x", false);
+        check("alicia/rooms/a+", false);
+        check("", false);
+    }
+
+    #[test]
+    fn keys_may_what_their_scope_says() {
+        let prefix = Prefix::default();
+        let read = Permissions::of_key(&prefix, Scope::Read);
+        let operate = Permissions::of_key(&prefix, Scope::Operate);
+        let admin = Permissions::of_key(&prefix, Scope::Admin);
+        for key in [&read, &operate, &admin] {
+            assert!(key.may_subscribe("alicia/#"));
+        }
+        assert!(!read.may_subscribe("#") && !operate.may_subscribe("#"));
+        assert!(admin.may_subscribe("#") && admin.may_subscribe("$SYS/#"));
+        assert!(!read.may_publish("alicia/api/command", false));
+        assert!(operate.may_publish("alicia/api/command", false));
+        assert!(operate.may_publish("alicia/system/orchestrator/restart", false));
+        assert!(!operate.may_publish("alicia/system/orchestrator/status", false));
+        assert!(admin.may_publish("alicia/system/orchestrator/status", true));
+    }
+
+    #[test]
+    fn nothing_granted_is_nothing_allowed() {
+        assert!(!Permissions::default().may_publish("a", false));
+        assert!(!Permissions::default().may_subscribe("a"));
+    }
+
+    proptest! {
+        /// Whatever a service may subscribe to, it sees nothing of another service's commands.
+        #[test]
+        fn no_filter_reaches_another_services_commands(
+            filter in "(\\$share/g/)?(alicia|\\+)(/(api|db|\\+|command|system)){0,3}(/#)?"
+        ) {
+            let plain = Permissions::of_service(
+                &Prefix::default(), &ServiceName::new("api").expect("id"), &Allow::default(),
+            );
+            if plain.may_subscribe(&filter) {
+                let inner = filter.strip_prefix("$share/g/").unwrap_or(&filter);
+                prop_assert!(!filter_matches(inner, "alicia/db/command"), "{}", filter);
+            }
+        }
+    }
+}
