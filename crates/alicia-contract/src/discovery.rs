@@ -19,6 +19,14 @@ pub const UNREGISTER: EventTopic<Unregistration> = EventTopic::new("system/disco
 /// The current instances of one service, retained.
 pub const INSTANCES: StateTopic<ServiceInstances> = StateTopic::new("system/discovery/{service}");
 
+/// Instances as they come, fall silent and go.
+pub const EVENTS: EventTopic<PresenceChange> = EventTopic::new("system/discovery/events");
+
+/// Names that no service may have: they are levels of the topics above and of those of
+/// [`crate::health`], where the name of a service would stand.
+pub const RESERVED_NAMES: [&str; 6] =
+    ["register", "unregister", "events", "check", "monitor", "system"];
+
 /// The largest `metadata`, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;
 
@@ -180,6 +188,32 @@ pub struct RegisteredInstance {
 pub struct ServiceInstances {
     /// The service.
     pub service: ServiceName,
-    /// Those that are present or suspect.
+    /// Those that are present, suspect or unverified.
     pub instances: Vec<RegisteredInstance>,
+    /// Whether metadata, schemas or descriptions were left out, because with them this message would
+    /// be too large for the bus. REST has them.
+    #[serde(default)]
+    pub shortened: bool,
+    /// How many instances were left out for the same reason.
+    #[serde(default)]
+    pub omitted: u32,
+}
+
+/// An instance came, fell silent, came back or went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PresenceChange {
+    /// The service.
+    pub service: ServiceName,
+    /// The instance.
+    pub instance: InstanceId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// What it was; none: not known before.
+    pub from: Option<Presence>,
+    /// What it is now.
+    pub to: Presence,
+    /// Why, in words: `registered`, `lease ran out`, `killed by SIGKILL`, …
+    pub reason: String,
+    /// When.
+    pub at: UnixSeconds,
 }

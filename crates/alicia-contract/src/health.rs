@@ -156,6 +156,10 @@ pub struct FleetHealth {
     pub services: Vec<ServiceHealth>,
     /// The number of alerts that are firing.
     pub alerts_firing: u32,
+    /// How many healthy services were left out, because with them this message would be too large for
+    /// the bus. REST has them.
+    #[serde(default)]
+    pub omitted: u32,
 }
 
 /// How bad an alert is.
@@ -216,4 +220,19 @@ pub struct Alert {
     /// Free labels.
     #[serde(default)]
     pub labels: BTreeMap<String, Value>,
+    /// Who has taken note of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged: Option<Acknowledgement>,
+}
+
+/// Somebody took note of an alert.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Acknowledgement {
+    /// Who, as authenticated.
+    pub by: String,
+    /// What they said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// When.
+    pub at: UnixSeconds,
 }
