@@ -1,1 +1,10 @@
-//! The embedded MQTT broker.
+//! The embedded MQTT broker: MQTT 3.1.1 and 5 over TCP and WebSocket.
+//!
+//! [`Engine`] is the broker itself and knows nothing of Alicia but the [`Authority`] that it asks
+//! for every permission. Everything that belongs to the MQTT library behind it lives in `engine/`.
+
+mod authority;
+mod engine;
+
+pub use authority::{Attempt, Authority, Identity, Login, Observer, Reason, Refusal, Refused};
+pub use engine::{ClientInfo, Engine, EngineError, EngineOptions, Limits, Stats, Transport};

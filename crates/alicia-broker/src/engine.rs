@@ -1,0 +1,414 @@
+//! The broker behind a small interface. Everything that knows the MQTT library (`rmqtt`) is in this
+//! folder; another library is another folder.
+//!
+//! ```text
+//!            engine::door            rmqtt                     engine::hooks
+//!  client ─▶ CONNECT, limits ─tcp─▶ sessions, QoS, routing ──▶ may this be published, subscribed?
+//!                                          │
+//!                                   engine::delivery: one budget of bytes per session
+//! ```
+//!
+//! The engine runs on threads of its own: what is stuck or panics in there harms no module, and
+//! stopping it ends every task that the library started.
+
+mod accounts;
+mod clients;
+mod clock;
+mod core;
+mod delivery;
+mod door;
+mod hooks;
+mod limits;
+mod pace;
+mod packet;
+mod refusals;
+mod retained;
+mod shares;
+mod topic;
+
+use std::io;
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rmqtt::context::ServerContext;
+use rmqtt::net::Builder;
+use rmqtt::server::MqttServer;
+use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
+use tokio::sync::Semaphore;
+
+pub use self::clients::Transport;
+use self::core::{Core, Counters};
+use self::door::Door;
+pub use self::limits::Limits;
+use crate::authority::{Authority, Observer, Reason};
+
+/// Threads of the engine, at most: routing is cheap, and the house needs the other cores.
+const THREADS_MAX: usize = 4;
+/// How long clients may take to leave when the engine stops.
+const STOP_WAIT: Duration = Duration::from_secs(2);
+/// How often it is looked whether they have left.
+const STOP_POLL: Duration = Duration::from_millis(10);
+/// The id of the only inner listener.
+const LISTENER_ID: u16 = 1;
+
+/// Where the broker listens, and its limits.
+#[derive(Debug, Clone, Default)]
+pub struct EngineOptions {
+    /// MQTT over TCP; port 0 takes any free port.
+    pub tcp: Option<SocketAddr>,
+    /// MQTT over WebSocket.
+    pub websocket: Option<SocketAddr>,
+    /// Everything that is limited.
+    pub limits: Limits,
+}
+
+/// What can go wrong with the engine.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// An address cannot be listened on.
+    #[error("listen for MQTT on {address}")]
+    Listen {
+        /// The address asked for.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The library's own listener cannot be opened.
+    #[error("open the broker's inner listener: {0}")]
+    Inner(String),
+    /// The threads cannot be started.
+    #[error("start the broker's threads")]
+    Threads(#[source] io::Error),
+}
+
+/// One open connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientInfo {
+    /// The client id.
+    pub client_id: String,
+    /// The identity's name.
+    pub identity: Arc<str>,
+    /// The identity's epoch.
+    pub epoch: u64,
+    /// Where it connects from.
+    pub peer: SocketAddr,
+    /// How it connects.
+    pub transport: Transport,
+    /// 5, or 4 for 3.1.1 and 3.1.
+    pub protocol_level: u8,
+    /// When it connected, in milliseconds since 1970.
+    pub connected_ms: i64,
+    /// Messages it has published.
+    pub published: u64,
+    /// Messages it was sent.
+    pub delivered: u64,
+    /// Bytes that wait for it.
+    pub queued_bytes: usize,
+}
+
+/// The engine in numbers, since its start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Open connections.
+    pub connections: usize,
+    /// Client ids with a connection or a session.
+    pub sessions: usize,
+    /// Subscriptions of all sessions.
+    pub subscriptions: usize,
+    /// Retained messages.
+    pub retained_messages: usize,
+    /// Their bytes.
+    pub retained_bytes: usize,
+    /// Connections accepted, before anything was known about them.
+    pub accepted: u64,
+    /// Connections let in.
+    pub connected: u64,
+    /// Messages published by clients, refused ones included.
+    pub published: u64,
+    /// Messages sent to clients.
+    pub delivered: u64,
+    /// Messages dropped because their receiver's queue was full.
+    pub dropped_full: u64,
+    /// Messages dropped because they were larger than their receiver takes.
+    pub dropped_oversized: u64,
+    /// Messages dropped because their time was over.
+    pub dropped_expired: u64,
+    /// Messages dropped for any other reason, such as the end of a session.
+    pub dropped_other: u64,
+    /// How often a client was slowed down.
+    pub throttled: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+    /// Refusals by reason.
+    pub refused: Vec<(Reason, u64)>,
+}
+
+/// A running broker.
+pub struct Engine {
+    core: Arc<Core>,
+    scx: ServerContext,
+    runtime: Option<Runtime>,
+    tcp: Option<SocketAddr>,
+    websocket: Option<SocketAddr>,
+}
+
+impl Engine {
+    /// Starts a broker.
+    ///
+    /// # Errors
+    /// An address is taken, or the system gives no threads or sockets.
+    pub async fn start(
+        options: EngineOptions,
+        authority: Arc<dyn Authority>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, EngineError> {
+        let runtime = threads()?;
+        let limits = options.limits.clone();
+        let core = Arc::new(Core {
+            refusals: refusals::Refusals::new(observer, limits.report_interval),
+            limits,
+            authority,
+            clients: Arc::default(),
+            accounts: accounts::Accounts::default(),
+            retained: retained::Retained::default(),
+            counters: Counters::default(),
+        });
+        let handle = runtime.handle().clone();
+        let opening = handle.spawn(open(Arc::clone(&core), options, handle.clone()));
+        let opened = opening
+            .await
+            .map_err(|fault| EngineError::Inner(fault.to_string()))?;
+        match opened {
+            Ok((scx, tcp, websocket)) => Ok(Self {
+                core,
+                scx,
+                runtime: Some(runtime),
+                tcp,
+                websocket,
+            }),
+            Err(fault) => {
+                runtime.shutdown_background();
+                Err(fault)
+            }
+        }
+    }
+
+    /// The address of the TCP listener.
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp
+    }
+
+    /// The address of the WebSocket listener.
+    pub fn websocket_address(&self) -> Option<SocketAddr> {
+        self.websocket
+    }
+
+    /// All open connections.
+    pub fn clients(&self) -> Vec<ClientInfo> {
+        let describe = |client: Arc<clients::Client>| ClientInfo {
+            client_id: client.client_id().to_owned(),
+            identity: Arc::clone(&client.identity.name),
+            epoch: client.identity.epoch,
+            peer: client.peer,
+            transport: client.transport,
+            protocol_level: client.protocol_level,
+            connected_ms: client.connected_ms,
+            published: client.published.load(Ordering::Relaxed),
+            delivered: client.delivered.load(Ordering::Relaxed),
+            queued_bytes: self
+                .core
+                .accounts
+                .get(client.client_id())
+                .map_or(0, |account| account.held_bytes()),
+        };
+        self.core.clients.all().into_iter().map(describe).collect()
+    }
+
+    /// Ends the connections of a client id; how many there were. The session lives on.
+    pub fn disconnect_client(&self, client_id: &str) -> usize {
+        self.disconnect(|client| client.client_id() == client_id)
+    }
+
+    /// Ends the connections of an identity; how many there were.
+    pub fn disconnect_identity(&self, name: &str) -> usize {
+        self.disconnect(|client| &*client.identity.name == name)
+    }
+
+    fn disconnect(&self, which: impl Fn(&clients::Client) -> bool) -> usize {
+        let chosen = self
+            .core
+            .clients
+            .all()
+            .into_iter()
+            .filter(|client| which(client));
+        chosen
+            .inspect(|client| client.end(clients::code::ADMINISTRATIVE_ACTION))
+            .count()
+    }
+
+    /// The engine in numbers.
+    pub async fn stats(&self) -> Stats {
+        let counters = &self.core.counters;
+        let (retained_messages, retained_bytes) = self.core.retained.size();
+        Stats {
+            connections: self.core.clients.connections(),
+            sessions: self.core.clients.sessions(),
+            subscriptions: self.scx.extends.shared().await.subscriptions_count().await,
+            retained_messages,
+            retained_bytes,
+            accepted: counters.accepted.load(Ordering::Relaxed),
+            connected: counters.connected.load(Ordering::Relaxed),
+            published: counters.published.load(Ordering::Relaxed),
+            delivered: counters.delivered.load(Ordering::Relaxed),
+            dropped_full: counters.dropped_full.load(Ordering::Relaxed),
+            dropped_oversized: counters.dropped_oversized.load(Ordering::Relaxed),
+            dropped_expired: counters.dropped_expired.load(Ordering::Relaxed),
+            dropped_other: counters.dropped_other.load(Ordering::Relaxed),
+            throttled: counters.throttled.load(Ordering::Relaxed),
+            bytes_in: counters.bytes_in.load(Ordering::Relaxed),
+            bytes_out: counters.bytes_out.load(Ordering::Relaxed),
+            refused: self.core.refusals.counts(),
+        }
+    }
+
+    /// Says goodbye to all clients and ends everything.
+    pub async fn stop(mut self) {
+        for client in self.core.clients.all() {
+            client.end(clients::code::SERVER_SHUTTING_DOWN);
+        }
+        let left = tokio::time::timeout(STOP_WAIT, async {
+            while self.core.clients.connections() > 0 {
+                tokio::time::sleep(STOP_POLL).await;
+            }
+        });
+        if left.await.is_err() {
+            tracing::warn!(
+                "{} clients did not leave in time",
+                self.core.clients.connections()
+            );
+        }
+        if let Some(runtime) = self.runtime.take() {
+            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP_WAIT));
+            if let Err(fault) = ended.await {
+                tracing::warn!("failed to end the broker's threads: {fault}");
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn threads() -> Result<Runtime, EngineError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.min(THREADS_MAX))
+        .thread_name("broker")
+        .enable_all()
+        .build()
+        .map_err(EngineError::Threads)
+}
+
+type Opened = (ServerContext, Option<SocketAddr>, Option<SocketAddr>);
+
+/// Starts the library and the door; runs on the engine's threads.
+async fn open(
+    core: Arc<Core>,
+    options: EngineOptions,
+    runtime: Handle,
+) -> Result<Opened, EngineError> {
+    let tcp = bind(options.tcp).await?;
+    let websocket = bind(options.websocket).await?;
+    let scx = ServerContext::new().busy_check_enable(false).build().await;
+    *scx.extends.shared_mut().await =
+        Box::new(delivery::Delivery::new(scx.clone(), Arc::clone(&core)));
+    *scx.extends.retain_mut().await = Box::new(retained::Storage(Arc::clone(&core)));
+    *scx.extends.shared_subscription_mut().await =
+        Box::new(shares::LeastLoaded::new(Arc::clone(&core)));
+    hooks::register(&scx, &core).await;
+
+    let inner = settings(&core.limits)
+        .bind()
+        .and_then(|listener| listener.tcp());
+    let inner = inner.map_err(|fault| EngineError::Inner(fault.to_string()))?;
+    let address = inner
+        .local_addr()
+        .map_err(|fault| EngineError::Inner(fault.to_string()))?;
+    let server = MqttServer::new(scx.clone())
+        .listener_by_id(inner, LISTENER_ID)
+        .build();
+    runtime.spawn(async move {
+        if let Err(fault) = server.run().await {
+            tracing::error!("failed to run the inner listener: {fault}");
+        }
+    });
+
+    let door = Arc::new(Door {
+        slots: Arc::new(Semaphore::new(core.limits.connections_max)),
+        core,
+        inner: address,
+        runtime: runtime.clone(),
+    });
+    let addresses = (address_of(tcp.as_ref()), address_of(websocket.as_ref()));
+    for (listener, transport) in [(tcp, Transport::Tcp), (websocket, Transport::WebSocket)] {
+        if let Some(listener) = listener {
+            runtime.spawn(door::listen(Arc::clone(&door), listener, transport));
+        }
+    }
+    Ok((scx, addresses.0, addresses.1))
+}
+
+async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, EngineError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let listener = TcpListener::bind(address).await;
+    listener
+        .map(Some)
+        .map_err(|source| EngineError::Listen { address, source })
+}
+
+fn address_of(listener: Option<&TcpListener>) -> Option<SocketAddr> {
+    listener.and_then(|listener| listener.local_addr().ok())
+}
+
+/// The library's own limits; what it cannot limit well is limited by the door and the hooks.
+fn settings(limits: &Limits) -> Builder {
+    let keep_alive_max = u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX);
+    Builder::new()
+        .name("inner")
+        .laddr(([127, 0, 0, 1], 0).into())
+        .nodelay(true)
+        .tcp_keepalive(false)
+        .allow_anonymous(false)
+        .max_connections(limits.connections_max)
+        .max_handshaking_limit(limits.connections_max)
+        .max_packet_size(limits.packet_bytes_max)
+        .max_keepalive(keep_alive_max)
+        .max_inflight(NonZeroU16::new(limits.inflight_max).unwrap_or(NonZeroU16::MIN))
+        .handshake_timeout(limits.connect_timeout)
+        // The door notices a stuck client first and knows what to say about it.
+        .send_timeout(limits.write_stall_max * 2)
+        .max_mqueue_len(limits.queue_messages_max)
+        .max_clientid_len(0)
+        .max_topic_levels(0)
+        .session_expiry_interval(limits.session_expiry_max)
+        .max_session_expiry_interval(limits.session_expiry_max)
+        // MQTT 5, 4.4: messages are sent again after a reconnect and at no other time.
+        .message_retry_interval(Duration::ZERO)
+        // A message without an expiry interval does not expire.
+        .message_expiry_interval(Duration::ZERO)
+        .max_topic_aliases(limits.topic_aliases_max)
+}

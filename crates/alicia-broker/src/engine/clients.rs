@@ -1,0 +1,414 @@
+//! Who is connected, and whom each client id belongs to.
+//!
+//! A client id belongs to the identity that first used it, from the moment its CONNECT is let in
+//! until neither a connection nor a session of it is left. This is what keeps one client from
+//! taking over another's session.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use rmqtt::types::Id;
+use tokio::sync::Notify;
+
+use super::limits::Limits;
+use crate::authority::{Identity, Reason, Refusal};
+
+/// How a client reaches the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// MQTT over TCP.
+    Tcp,
+    /// MQTT over WebSocket.
+    WebSocket,
+}
+
+/// MQTT 5 reason codes of a DISCONNECT that the broker sends by itself.
+pub(crate) mod code {
+    pub(crate) const MALFORMED: u8 = 0x81;
+    pub(crate) const SERVER_SHUTTING_DOWN: u8 = 0x8B;
+    pub(crate) const SESSION_TAKEN_OVER: u8 = 0x8E;
+    pub(crate) const PACKET_TOO_LARGE: u8 = 0x95;
+    pub(crate) const ADMINISTRATIVE_ACTION: u8 = 0x98;
+}
+
+/// One open connection whose CONNECT was let in.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) identity: Identity,
+    pub(crate) peer: SocketAddr,
+    pub(crate) transport: Transport,
+    /// 3, 4 (3.1.1) or 5.
+    pub(crate) protocol_level: u8,
+    pub(crate) connected_ms: i64,
+    pub(crate) published: AtomicU64,
+    pub(crate) delivered: AtomicU64,
+    client_id: OnceLock<String>,
+    in_session: AtomicBool,
+    reason_code: OnceLock<u8>,
+    /// Wakes the connection's task when it is to end.
+    pub(crate) close: Notify,
+    /// Wakes the connection's task when the session has told why it ended.
+    pub(crate) ended: Notify,
+}
+
+impl Client {
+    pub(crate) fn new(
+        identity: Identity,
+        peer: SocketAddr,
+        transport: Transport,
+        protocol_level: u8,
+    ) -> Self {
+        Self {
+            identity,
+            peer,
+            transport,
+            protocol_level,
+            connected_ms: rmqtt::utils::timestamp_millis(),
+            published: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            client_id: OnceLock::new(),
+            in_session: AtomicBool::new(false),
+            reason_code: OnceLock::new(),
+            close: Notify::new(),
+            ended: Notify::new(),
+        }
+    }
+
+    /// The client id; empty until one was assigned.
+    pub(crate) fn client_id(&self) -> &str {
+        self.client_id.get().map_or("", String::as_str)
+    }
+
+    pub(crate) fn name_client_id(&self, client_id: &str) {
+        self.client_id.get_or_init(|| client_id.to_owned());
+    }
+
+    pub(crate) fn in_session(&self) -> bool {
+        self.in_session.load(Ordering::Relaxed)
+    }
+
+    /// Asks the connection to end and to tell an MQTT 5 client why. The first reason stands.
+    pub(crate) fn end(&self, reason_code: u8) {
+        self.note_reason(reason_code);
+        self.close.notify_one();
+    }
+
+    /// Notes why the connection is about to be ended by somebody else.
+    pub(crate) fn note_reason(&self, reason_code: u8) {
+        self.reason_code.get_or_init(|| reason_code);
+        self.ended.notify_one();
+    }
+
+    pub(crate) fn reason_code(&self) -> Option<u8> {
+        self.reason_code.get().copied()
+    }
+}
+
+#[derive(Debug)]
+struct Owner {
+    name: Arc<str>,
+    connections: u32,
+    session: Option<Id>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By the port under which the broker's inner listener sees the connection.
+    by_port: HashMap<u16, Arc<Client>>,
+    owners: HashMap<String, Owner>,
+    per_identity: HashMap<Arc<str>, usize>,
+}
+
+/// All connections, and the owners of all client ids.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    inner: RwLock<Inner>,
+}
+
+/// A client that may connect; dropping it gives up its claim on the client id.
+pub(crate) struct Admission {
+    clients: Arc<Clients>,
+    pub(crate) client: Arc<Client>,
+    port: Option<u16>,
+}
+
+impl Clients {
+    /// Lets a client in, or says why not. Connections that it replaces are told to end.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        client: Client,
+        client_id: &str,
+        limits: &Limits,
+    ) -> Result<Admission, Refusal> {
+        let mut inner = self.write();
+        inner.check_owner(client_id, &client.identity, limits)?;
+        inner.check_epoch(&client.identity)?;
+        let name = Arc::clone(&client.identity.name);
+        let open = inner.per_identity.get(&name).copied().unwrap_or(0);
+        if open >= limits.connections_per_identity_max {
+            return Err(Refusal::new(
+                Reason::TooManyPerIdentity,
+                format!("{name} has {open} connections, the limit"),
+            ));
+        }
+        inner.per_identity.insert(Arc::clone(&name), open + 1);
+        inner.note_takeover(client_id);
+        if !client_id.is_empty() {
+            client.name_client_id(client_id);
+            let owner = inner.owners.entry(client_id.to_owned());
+            owner
+                .or_insert(Owner {
+                    name,
+                    connections: 0,
+                    session: None,
+                })
+                .connections += 1;
+        }
+        Ok(Admission {
+            clients: Arc::clone(self),
+            client: Arc::new(client),
+            port: None,
+        })
+    }
+
+    /// The connection that a session belongs to, while it is open.
+    pub(crate) fn of(&self, id: &Id) -> Option<Arc<Client>> {
+        let port = id.remote_addr?.port();
+        let client = self.read().by_port.get(&port).cloned()?;
+        let same = client.client_id().is_empty() || client.client_id() == &*id.client_id;
+        same.then_some(client)
+    }
+
+    /// A session of this client id has begun, or was taken over by a new connection.
+    pub(crate) fn session_began(&self, id: &Id, name: &Arc<str>) {
+        let mut inner = self.write();
+        if let Some(client) = id
+            .remote_addr
+            .and_then(|peer| inner.by_port.get(&peer.port()))
+        {
+            client.in_session.store(true, Ordering::Relaxed);
+        }
+        let owner = inner.owners.entry(id.client_id.to_string());
+        owner
+            .or_insert_with(|| Owner {
+                name: Arc::clone(name),
+                connections: 0,
+                session: None,
+            })
+            .session = Some(id.clone());
+    }
+
+    /// A session is gone for good. False when a newer session of the same client id took over.
+    pub(crate) fn session_ended(&self, id: &Id) -> bool {
+        let mut inner = self.write();
+        let Some(owner) = inner.owners.get_mut(&*id.client_id) else {
+            return true;
+        };
+        if owner.session.as_ref().is_some_and(|session| session != id) {
+            return false;
+        }
+        owner.session = None;
+        if owner.connections == 0 {
+            inner.owners.remove(&*id.client_id);
+        }
+        true
+    }
+
+    /// The identity that a client id belongs to.
+    pub(crate) fn owner(&self, client_id: &str) -> Option<Arc<str>> {
+        self.read()
+            .owners
+            .get(client_id)
+            .map(|owner| Arc::clone(&owner.name))
+    }
+
+    /// All open connections.
+    pub(crate) fn all(&self) -> Vec<Arc<Client>> {
+        self.read().by_port.values().cloned().collect()
+    }
+
+    /// Client ids with a connection or a session.
+    pub(crate) fn sessions(&self) -> usize {
+        self.read().owners.len()
+    }
+
+    /// Open connections whose CONNECT was let in.
+    pub(crate) fn connections(&self) -> usize {
+        self.read().by_port.len()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn check_owner(
+        &self,
+        client_id: &str,
+        identity: &Identity,
+        limits: &Limits,
+    ) -> Result<(), Refusal> {
+        match self.owners.get(client_id) {
+            Some(owner) if owner.name != identity.name => Err(Refusal::new(
+                Reason::ClientIdTaken,
+                format!("client id {client_id:?} belongs to {}", owner.name),
+            )),
+            None if self.owners.len() >= limits.sessions_max => Err(Refusal::new(
+                Reason::TooManySessions,
+                format!("{} sessions, the limit", self.owners.len()),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Two copies of one identity never act at once: the newer epoch cuts off the older.
+    fn check_epoch(&self, identity: &Identity) -> Result<(), Refusal> {
+        if identity.epoch == 0 {
+            return Ok(());
+        }
+        let others = self
+            .by_port
+            .values()
+            .filter(|other| other.identity.name == identity.name);
+        let (newer, older): (Vec<_>, Vec<_>) = others
+            .filter(|other| other.identity.epoch != identity.epoch)
+            .partition(|other| other.identity.epoch > identity.epoch);
+        if let Some(newer) = newer.first() {
+            return Err(Refusal::new(
+                Reason::StaleEpoch,
+                format!(
+                    "epoch {} is connected, this is {}",
+                    newer.identity.epoch, identity.epoch
+                ),
+            ));
+        }
+        for client in older {
+            client.end(code::SESSION_TAKEN_OVER);
+        }
+        Ok(())
+    }
+
+    /// The library ends the older connection of the same client id; the reason is noted here.
+    fn note_takeover(&self, client_id: &str) {
+        if client_id.is_empty() || !self.owners.contains_key(client_id) {
+            return;
+        }
+        for older in self
+            .by_port
+            .values()
+            .filter(|older| older.client_id() == client_id)
+        {
+            older.note_reason(code::SESSION_TAKEN_OVER);
+        }
+    }
+}
+
+impl Admission {
+    /// Makes the connection known under its inner port.
+    pub(crate) fn enter(&mut self, port: u16) {
+        self.port = Some(port);
+        self.clients
+            .write()
+            .by_port
+            .insert(port, Arc::clone(&self.client));
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let mut inner = self.clients.write();
+        if let Some(port) = self.port {
+            inner.by_port.remove(&port);
+        }
+        let name = &self.client.identity.name;
+        match inner.per_identity.get_mut(name) {
+            Some(open) if *open > 1 => *open -= 1,
+            _ => {
+                inner.per_identity.remove(name);
+            }
+        }
+        let client_id = self.client.client_id();
+        if let Some(owner) = inner.owners.get_mut(client_id) {
+            owner.connections = owner.connections.saturating_sub(1);
+            if owner.connections == 0 && owner.session.is_none() {
+                inner.owners.remove(client_id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(name: &str, epoch: u64) -> Client {
+        let identity = Identity {
+            name: name.into(),
+            epoch,
+        };
+        Client::new(identity, ([127, 0, 0, 1], 1).into(), Transport::Tcp, 5)
+    }
+
+    #[test]
+    fn a_client_id_stays_with_its_identity_until_connection_and_session_are_gone() {
+        let clients = Arc::new(Clients::default());
+        let limits = Limits::default();
+        let id = Id::from(1, "x".into());
+        let first = clients
+            .admit(client("ann", 0), "x", &limits)
+            .unwrap_or_else(|e| panic!("{e:?}"));
+        clients.session_began(&id, &"ann".into());
+        let refusal = clients.admit(client("bob", 0), "x", &limits).err().unwrap();
+        assert_eq!(refusal.reason, Reason::ClientIdTaken);
+        drop(first);
+        let refusal = clients.admit(client("bob", 0), "x", &limits).err().unwrap();
+        assert_eq!(
+            refusal.reason,
+            Reason::ClientIdTaken,
+            "the session lives on"
+        );
+        assert!(clients.session_ended(&id));
+        assert!(clients.admit(client("bob", 0), "x", &limits).is_ok());
+    }
+
+    #[test]
+    fn a_higher_epoch_cuts_off_a_lower_one_and_never_the_reverse() {
+        let clients = Arc::new(Clients::default());
+        let limits = Limits::default();
+        let mut old = clients
+            .admit(client("ann", 1), "x", &limits)
+            .unwrap_or_else(|e| panic!("{e:?}"));
+        old.enter(1);
+        let mut new = clients
+            .admit(client("ann", 2), "y", &limits)
+            .unwrap_or_else(|e| panic!("{e:?}"));
+        new.enter(2);
+        assert_eq!(old.client.reason_code(), Some(code::SESSION_TAKEN_OVER));
+        assert_eq!(new.client.reason_code(), None);
+        let refusal = clients.admit(client("ann", 1), "z", &limits).err().unwrap();
+        assert_eq!(refusal.reason, Reason::StaleEpoch);
+    }
+
+    #[test]
+    fn connections_of_one_identity_are_limited() {
+        let clients = Arc::new(Clients::default());
+        let limits = Limits {
+            connections_per_identity_max: 1,
+            ..Limits::default()
+        };
+        let first = clients.admit(client("ann", 0), "a", &limits);
+        assert!(first.is_ok());
+        let refusal = clients.admit(client("ann", 0), "b", &limits).err().unwrap();
+        assert_eq!(refusal.reason, Reason::TooManyPerIdentity);
+        assert!(clients.admit(client("bob", 0), "c", &limits).is_ok());
+        drop(first);
+        assert!(clients.admit(client("ann", 0), "b", &limits).is_ok());
+    }
+}

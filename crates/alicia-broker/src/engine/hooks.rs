@@ -1,0 +1,238 @@
+//! The library's questions and reports, answered with the authority's permissions and the limits.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use rmqtt::codec::v5::{PublishAckReason, SubscribeAckReason, ToReasonCode};
+use rmqtt::context::ServerContext;
+use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
+use rmqtt::session::Session;
+use rmqtt::types::{
+    AuthResult, ConnectInfo, Publish, PublishAclResult, PublishResult, Reason as SessionReason,
+    Subscribe, SubscribeAclResult,
+};
+
+use super::clients::Client;
+use super::core::{Core, count};
+use super::packet;
+use super::topic;
+use crate::authority::{Attempt, Reason, Refusal};
+
+const HANDLED: [Type; 8] = [
+    Type::ClientAuthenticate,
+    Type::ClientConnected,
+    Type::ClientDisconnected,
+    Type::SessionTerminated,
+    Type::ClientSubscribeCheckAcl,
+    Type::MessagePublishCheckAcl,
+    Type::MessageExpiryCheck,
+    Type::MessageDropped,
+];
+
+/// Registers all hooks.
+pub(crate) async fn register(scx: &ServerContext, core: &Arc<Core>) {
+    let register = scx.extends.hook_mgr().register();
+    for kind in HANDLED {
+        register
+            .add(
+                kind,
+                Box::new(Hooks {
+                    core: Arc::clone(core),
+                }),
+            )
+            .await;
+    }
+    register.start().await;
+}
+
+struct Hooks {
+    core: Arc<Core>,
+}
+
+#[expect(
+    elided_lifetimes_in_paths,
+    reason = "the library's trait is declared like this"
+)]
+#[async_trait]
+impl Handler for Hooks {
+    async fn hook(&self, parameter: &Parameter, earlier: Option<HookResult>) -> ReturnType {
+        let result = match parameter {
+            Parameter::ClientAuthenticate(connect) => {
+                Some(HookResult::AuthResult(self.authenticate(connect)))
+            }
+            Parameter::ClientSubscribeCheckAcl(session, subscribe) => Some(
+                HookResult::SubscribeAclResult(self.subscribe(session, subscribe).await),
+            ),
+            Parameter::MessagePublishCheckAcl(session, publish) => {
+                Some(HookResult::PublishAclResult(self.publish(session, publish)))
+            }
+            Parameter::MessageExpiryCheck(session, _, publish) => self
+                .check_size(session, publish)
+                .await
+                .then_some(HookResult::MessageExpiry),
+            Parameter::ClientConnected(session) => {
+                self.connected(session);
+                None
+            }
+            Parameter::ClientDisconnected(session, reason) => {
+                self.disconnected(session, reason);
+                None
+            }
+            Parameter::SessionTerminated(session, _) => {
+                if self.core.clients.session_ended(&session.id) {
+                    self.core.accounts.close(&session.id.client_id);
+                }
+                None
+            }
+            Parameter::MessageDropped(_, _, _, reason) => {
+                self.dropped(reason);
+                None
+            }
+            _ => None,
+        };
+        match result {
+            Some(result) => (false, Some(result)),
+            None => (true, earlier),
+        }
+    }
+}
+
+impl Hooks {
+    /// The door has identified whoever comes from a known port; everybody else is a stranger.
+    fn authenticate(&self, connect: &ConnectInfo) -> AuthResult {
+        match self.core.clients.of(connect.id()) {
+            Some(client) => {
+                client.name_client_id(connect.client_id());
+                AuthResult::Allow(false, None)
+            }
+            None => AuthResult::NotAuthorized,
+        }
+    }
+
+    fn connected(&self, session: &Session) {
+        let id = &session.id;
+        if let Some(client) = self.core.clients.of(id) {
+            self.core.clients.session_began(id, &client.identity.name);
+            if let Some(peer) = id.remote_addr {
+                self.core.accounts.connected(&id.client_id, peer.port());
+            }
+        }
+    }
+
+    fn disconnected(&self, session: &Session, reason: &SessionReason) {
+        let id = &session.id;
+        if let Some(client) = self.core.clients.of(id) {
+            client.note_reason(reason.to_reason_code().into());
+        }
+        if let Some(peer) = id.remote_addr {
+            self.core.accounts.disconnected(&id.client_id, peer.port());
+        }
+    }
+
+    async fn subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeAclResult {
+        let Some(client) = self.core.clients.of(&session.id) else {
+            return SubscribeAclResult::new_failure(SubscribeAckReason::NotAuthorized);
+        };
+        match self.check_subscribe(&client, session, subscribe).await {
+            Ok(()) => SubscribeAclResult::new_success(subscribe.opts.qos(), None),
+            Err(refusal) => {
+                let filter = &subscribe.topic_filter;
+                self.core
+                    .refuse(&client, Attempt::Subscribe, Some(filter), &refusal);
+                SubscribeAclResult::new_failure(match refusal.reason {
+                    Reason::BadTopic => SubscribeAckReason::TopicFilterInvalid,
+                    Reason::TooManySubscriptions => SubscribeAckReason::QuotaExceeded,
+                    _ => SubscribeAckReason::NotAuthorized,
+                })
+            }
+        }
+    }
+
+    async fn check_subscribe(
+        &self,
+        client: &Client,
+        session: &Session,
+        subscribe: &Subscribe,
+    ) -> Result<(), Refusal> {
+        let filter = &subscribe.topic_filter;
+        topic::check_filter(filter, &self.core.limits)?;
+        self.core
+            .authority
+            .may_subscribe(&client.identity, filter)?;
+        let Ok(subscriptions) = session.subscriptions().await else {
+            return Ok(());
+        };
+        let subscriptions = subscriptions.read().await;
+        let limit = self.core.limits.subscriptions_per_client_max;
+        if subscriptions.len() >= limit && !subscriptions.contains_key(filter) {
+            let detail = format!("{} subscriptions, the limit", subscriptions.len());
+            return Err(Refusal::new(Reason::TooManySubscriptions, detail));
+        }
+        Ok(())
+    }
+
+    fn publish(&self, session: &Session, publish: &Publish) -> PublishAclResult {
+        let Some(client) = self.core.clients.of(&session.id) else {
+            return PublishAclResult::rejected(true, None);
+        };
+        count(&self.core.counters.published);
+        match self.check_publish(&client, publish) {
+            Ok(()) => PublishAclResult::allow(),
+            Err(refusal) => {
+                self.core
+                    .refuse(&client, Attempt::Publish, Some(&publish.topic), &refusal);
+                let code = match refusal.reason {
+                    Reason::BadTopic => PublishAckReason::TopicNameInvalid,
+                    Reason::BadPayload => PublishAckReason::PayloadFormatInvalid,
+                    Reason::RetainedQuota => PublishAckReason::QuotaExceeded,
+                    _ => PublishAckReason::NotAuthorized,
+                };
+                PublishAclResult(PublishResult::reason_code(code, None, false))
+            }
+        }
+    }
+
+    fn check_publish(&self, client: &Client, publish: &Publish) -> Result<(), Refusal> {
+        let (core, identity) = (&self.core, &client.identity);
+        topic::check_name(&publish.topic, &core.limits)?;
+        core.authority
+            .may_publish(identity, &publish.topic, publish.retain)?;
+        core.authority
+            .check_payload(identity, &publish.topic, &publish.payload)?;
+        let bytes = packet::body_bytes(publish);
+        let keeps = publish.retain && !publish.payload.is_empty();
+        if keeps && !core.retained.has_room(&publish.topic, bytes, &core.limits) {
+            return Err(Refusal::new(
+                Reason::RetainedQuota,
+                "no room for another retained message",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether a message is larger than its receiver takes. It is dropped then; left to the
+    /// library, it would cost the client its connection.
+    async fn check_size(&self, session: &Session, publish: &Publish) -> bool {
+        let connect = session.connect_info().await;
+        let packet_max = connect.ok().and_then(|connect| connect.max_packet_size());
+        let too_large = packet_max
+            .is_some_and(|bytes_max| packet::packet_bytes_v5(publish) > bytes_max.get() as usize);
+        count(if too_large {
+            &self.core.counters.dropped_oversized
+        } else {
+            &self.core.counters.delivered
+        });
+        too_large
+    }
+
+    fn dropped(&self, reason: &SessionReason) {
+        let counters = &self.core.counters;
+        match reason {
+            SessionReason::MessageQueueFull => count(&counters.dropped_full),
+            SessionReason::MessageExpiration => count(&counters.dropped_expired),
+            // Refused by `publish` and counted there.
+            SessionReason::PublishResult(_) => {}
+            _ => count(&counters.dropped_other),
+        }
+    }
+}
