@@ -1,1 +1,23 @@
-//! What a module is: the trait, its context, health, API errors and metrics.
+//! What a module is. Floor 2: every module stands on this, and on nothing of another module.
+//!
+//! Reading order: [`module`] (the trait), [`context`] (all that a module may touch), [`api`] (its routes:
+//! one list that gives routing, access control and the OpenAPI document), [`metrics`], [`clock`].
+
+pub mod module;
+
+pub mod context;
+
+pub mod api;
+pub mod clock;
+pub mod metrics;
+pub mod paths;
+pub mod spawn;
+pub mod spec;
+
+pub use api::{Access, Api, ApiError, Caller, Operation};
+pub use clock::Clock;
+pub use context::Context;
+pub use metrics::Exposition;
+pub use module::{ConfigFault, Error, Health, Module, Reload};
+pub use paths::Paths;
+pub use spec::{Running, Spec};
