@@ -19,6 +19,7 @@ use crate::identity::Identity;
 use crate::key::ApiKey;
 use crate::keyring::Keyring;
 use crate::permissions::Permissions;
+use crate::session::{self, Links};
 use crate::token::{self, RootKey};
 use crate::{Error, file};
 
@@ -59,6 +60,7 @@ struct Inner {
     keys: ArcSwap<Keyring>,
     /// Held while the file of keys is replaced: one change after the other.
     keys_change: Mutex<()>,
+    links: Mutex<Links>,
     services: ArcSwap<HashMap<ServiceName, Arc<Permissions>>>,
     modules: Arc<Permissions>,
     scopes: [Arc<Permissions>; 3],
@@ -81,6 +83,7 @@ impl Authority {
             root,
             keys: ArcSwap::from_pointee(keys),
             keys_change: Mutex::new(()),
+            links: Mutex::default(),
             services: ArcSwap::default(),
             modules,
             scopes,
@@ -261,6 +264,45 @@ impl Authority {
     /// As [`Keyring::revoke`].
     pub fn revoke_key(&self, name: &str, now: UnixSeconds) -> Result<KeyInfo, Error> {
         self.change_keys(|keys| keys.revoke(name, now))
+    }
+
+    /// A one-time code with which the holder of a key starts a session in a browser.
+    ///
+    /// # Errors
+    /// When the system gives no random numbers.
+    pub fn create_link(&self, key_name: &str, now: UnixSeconds) -> Result<String, Error> {
+        self.links().create(key_name, now)
+    }
+
+    /// Uses up a one-time code: the session of its holder; `None` for a code that is used, old or unknown.
+    #[must_use]
+    pub fn redeem_link(&self, code: &str, now: UnixSeconds) -> Option<String> {
+        let key_name = self.links().redeem(code, now)?;
+        self.inner.keys.load().holder(&key_name, now)?;
+        Some(session::sign(&self.inner.root, &key_name, now))
+    }
+
+    /// A session for who shows a key; `None` when the key is not good.
+    #[must_use]
+    pub fn start_session(&self, key: &str, now: UnixSeconds) -> Option<String> {
+        match self.inner.keys.load().verify(key.trim(), now)? {
+            Identity::Key { name, .. } => Some(session::sign(&self.inner.root, &name, now)),
+            _ => None,
+        }
+    }
+
+    /// Whose session this is; `None` when it has ended or its key is gone.
+    #[must_use]
+    pub fn session(&self, session: &str, now: UnixSeconds) -> Option<Identity> {
+        let key_name = session::verify(&self.inner.root, session, now)?;
+        self.inner.keys.load().holder(&key_name, now)
+    }
+
+    fn links(&self) -> MutexGuard<'_, Links> {
+        self.inner
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn change_keys<T>(

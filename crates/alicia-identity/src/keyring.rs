@@ -146,6 +146,16 @@ impl Keyring {
         (!key.is_expired(now)).then_some(identity)
     }
 
+    /// The identity of the holder of the key of this name, as long as it is there and not expired.
+    #[must_use]
+    pub fn holder(&self, name: &str, now: UnixSeconds) -> Option<Identity> {
+        let key = self.keys.get(name).filter(|key| !key.is_expired(now))?;
+        Some(Identity::Key {
+            name: name.to_owned(),
+            scope: key.scope,
+        })
+    }
+
     fn replace(&mut self, keys: BTreeMap<String, StoredKey>) -> Result<(), Error> {
         let bytes = serde_json::to_vec_pretty(&keys).expect("keys are plain text and numbers");
         file::replace(&self.path, &bytes)?;

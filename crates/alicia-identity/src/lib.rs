@@ -10,6 +10,7 @@ pub mod identity;
 pub mod key;
 pub mod keyring;
 pub mod permissions;
+pub mod session;
 pub mod token;
 
 pub mod authority;

@@ -1,7 +1,7 @@
 //! Tokens: what an instance of a service, or a module, proves its identity with on the bus and in REST.
 //!
-//! `alt_<claims>.<mac>`: the claims are base64url JSON, the mac is HMAC-SHA-256 over the claims as they
-//! stand, with the root key. No database is asked, so a token stays good when the host is replaced
+//! `alt_<claims>.<mac>`: the claims are base64url JSON, the mac is HMAC-SHA-256 over all before it as it
+//! stands, with the root key. No database is asked, so a token stays good when the host is replaced
 //! while its instance runs on.
 
 use alicia_contract::id::{Epoch, InstanceId, ServiceName};
@@ -30,11 +30,31 @@ impl RootKey {
         Self(bytes)
     }
 
-    fn mac(&self, claims: &str) -> Hmac<Sha256> {
+    fn mac(&self, text: &str) -> Hmac<Sha256> {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
-        mac.update(claims.as_bytes());
+        mac.update(text.as_bytes());
         mac
+    }
+
+    /// `<prefix><claims>.<mac>`; the prefix is under the mac, so that one kind is never taken for another.
+    pub(crate) fn seal(&self, prefix: &str, claims: &[u8]) -> String {
+        let text = format!("{prefix}{}", URL_SAFE_NO_PAD.encode(claims));
+        let mac = URL_SAFE_NO_PAD.encode(self.mac(&text).finalize().into_bytes());
+        format!("{text}.{mac}")
+    }
+
+    /// The claims of a sealed text; `None` when it is not one of ours.
+    pub(crate) fn open(&self, prefix: &str, sealed: &str) -> Option<Vec<u8>> {
+        if sealed.len() > TOKEN_BYTES_MAX {
+            return None;
+        }
+        let (text, mac) = sealed.split_once('.')?;
+        let claims = text.strip_prefix(prefix)?;
+        self.mac(text)
+            .verify_slice(&URL_SAFE_NO_PAD.decode(mac).ok()?)
+            .ok()?;
+        URL_SAFE_NO_PAD.decode(claims).ok()
     }
 }
 
@@ -80,21 +100,13 @@ pub fn sign(root: &RootKey, identity: &Identity) -> Option<String> {
         Identity::Key { .. } => return None,
     };
     let claims = serde_json::to_vec(&claims).expect("claims are plain text and numbers");
-    let claims = URL_SAFE_NO_PAD.encode(claims);
-    let mac = URL_SAFE_NO_PAD.encode(root.mac(&claims).finalize().into_bytes());
-    Some(format!("{TOKEN_PREFIX}{claims}.{mac}"))
+    Some(root.seal(TOKEN_PREFIX, &claims))
 }
 
 /// The identity that a token proves; `None` when it proves none.
 #[must_use]
 pub fn verify(root: &RootKey, token: &str) -> Option<Identity> {
-    if token.len() > TOKEN_BYTES_MAX {
-        return None;
-    }
-    let (claims, mac) = token.strip_prefix(TOKEN_PREFIX)?.split_once('.')?;
-    let mac = URL_SAFE_NO_PAD.decode(mac).ok()?;
-    root.mac(claims).verify_slice(&mac).ok()?;
-    let claims: Claims = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?;
+    let claims: Claims = serde_json::from_slice(&root.open(TOKEN_PREFIX, token)?).ok()?;
     match (claims.module, claims.service, claims.instance) {
         (Some(module), None, None) => Some(Identity::Module(module)),
         (None, Some(service), Some(instance)) => Some(Identity::Service {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alicia_bus::Bus;
+use alicia_bus::{Bus, BusAddress};
 use alicia_contract::fleet::Fleet;
 use alicia_contract::topic::Prefix;
 use alicia_identity::Authority;
@@ -35,6 +35,8 @@ pub struct Context {
     pub program: PathBuf,
     /// Where the house listens.
     pub addresses: Addresses,
+    /// Set when the bus is somebody else's broker: what services log in with there.
+    pub external_bus: Option<ExternalBus>,
     /// Starts tasks.
     pub tasks: Spawner,
     /// Seeds every random choice of the module; fixed in tests.
@@ -60,6 +62,15 @@ impl Context {
     }
 }
 
+/// The login at a broker that is not ours; it knows nothing of our tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExternalBus {
+    /// The user name, when it wants one.
+    pub username: Option<String>,
+    /// The file with the password, when it wants one.
+    pub password_file: Option<PathBuf>,
+}
+
 /// A seed from the system, or from the clock when the system has none to give.
 #[must_use]
 pub fn system_seed(clock: &Clock) -> u64 {
@@ -69,7 +80,7 @@ pub fn system_seed(clock: &Clock) -> u64 {
 /// Where the house listens: announced by who binds, awaited by who needs it.
 #[derive(Debug, Clone)]
 pub struct Addresses {
-    bus: watch::Sender<Option<SocketAddr>>,
+    bus: watch::Sender<Option<BusAddress>>,
     api: watch::Sender<Option<SocketAddr>>,
 }
 
@@ -83,9 +94,9 @@ impl Default for Addresses {
 }
 
 impl Addresses {
-    /// The broker's TCP address, once it is bound. The bus client waits for it.
-    pub fn announce_bus(&self, address: Option<SocketAddr>) {
-        self.bus.send_replace(address);
+    /// The broker's TCP address, once it is bound. The bus clients wait for it.
+    pub fn announce_bus(&self, address: impl Into<BusAddress>) {
+        self.bus.send_replace(Some(address.into()));
     }
 
     /// The address of REST, once it is bound.
@@ -95,7 +106,7 @@ impl Addresses {
 
     /// The broker's TCP address and its changes.
     #[must_use]
-    pub fn bus(&self) -> watch::Receiver<Option<SocketAddr>> {
+    pub fn bus(&self) -> watch::Receiver<Option<BusAddress>> {
         self.bus.subscribe()
     }
 

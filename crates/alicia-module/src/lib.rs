@@ -16,8 +16,8 @@ pub mod spec;
 
 pub use api::{Access, Api, ApiError, Caller, Operation};
 pub use clock::Clock;
-pub use context::Context;
+pub use context::{Addresses, Context, ExternalBus};
 pub use metrics::Exposition;
-pub use module::{ConfigFault, Error, Health, Module, Reload};
+pub use module::{ConfigFault, Ending, Error, Health, Module, Reload};
 pub use paths::Paths;
 pub use spec::{Running, Spec};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use alicia_contract::fleet::Fleet;
 use alicia_store::Migration;
+use axum::Router;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,8 +64,13 @@ pub trait Module: Sized + Send + Sync + 'static {
         async { Ok(Reload::Restart) }
     }
 
+    /// Pages at the root of the listener, for the one module that has any. They check their visitors themselves.
+    fn pages(self: &Arc<Self>) -> Option<Router> {
+        None
+    }
+
     /// Ends in good order. Afterwards the host cancels what it spawned.
-    fn stop(&self) -> impl Future<Output = ()> + Send {
+    fn stop(&self, _ending: Ending) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
@@ -78,6 +84,15 @@ pub enum Health {
     Degraded(String),
     /// Does not work; why, in words.
     Failed(String),
+}
+
+/// Why a module is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The module or the host is replaced: what it started outside of this process goes on.
+    Leave,
+    /// The house closes: what it started ends too.
+    Finish,
 }
 
 /// What a module did with a new configuration.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::api::Operation;
 use crate::context::Context;
 use crate::metrics::Exposition;
-use crate::module::{ConfigFault, Error, Health, Module, Reload};
+use crate::module::{ConfigFault, Ending, Error, Health, Module, Reload};
 
 /// What the start of a module gives: the module without its type.
 pub type Started = BoxFuture<'static, Result<Arc<dyn Running>, Error>>;
@@ -45,7 +45,9 @@ pub trait Running: Send + Sync {
     /// Gives it a new section of the file.
     fn reload(&self, config: Value) -> BoxFuture<'_, Result<Reload, Error>>;
     /// Ends it in good order.
-    fn stop(&self) -> BoxFuture<'_, ()>;
+    fn stop(&self, ending: Ending) -> BoxFuture<'_, ()>;
+    /// Its pages at the root of the listener.
+    fn pages(&self) -> Option<Router>;
 }
 
 struct Erased<M>(Arc<M>);
@@ -67,8 +69,12 @@ impl<M: Module> Running for Erased<M> {
         Box::pin(async move { self.0.reload(read_config::<M>(config)?).await })
     }
 
-    fn stop(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.0.stop())
+    fn stop(&self, ending: Ending) -> BoxFuture<'_, ()> {
+        Box::pin(self.0.stop(ending))
+    }
+
+    fn pages(&self) -> Option<Router> {
+        self.0.pages()
     }
 }
 
