@@ -2,14 +2,15 @@
 //!
 //! `cargo bench -p alicia-store`. Both run in turn on the same disk, three rounds, so that a noisy
 //! machine disturbs both; the ratio is the figure to look at.
+#![expect(clippy::print_stdout, reason = "printing figures is what it is for")]
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use alicia_store::{Error, Migration, Options, Stats, Store, Transaction};
+use alicia_store::{Connection, Error, Migration, Options, Stats, Store, Transaction};
 
 const WRITERS: u64 = 64;
 const ROUNDS: usize = 3;
@@ -107,24 +108,25 @@ fn grouped(path: &Path) -> Round {
     }
 }
 
-/// The same writers, threads and queue, but each write waits for its turn: one transaction each.
+/// The same writers without a store: one plain connection that they take turns on, one transaction
+/// and one fsync for each write.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 fn ungrouped(path: &Path) -> f64 {
-    let store = open(path);
+    let connection = Mutex::new(plain_connection(path).expect("a fresh database"));
     let written = AtomicU64::new(0);
-    let turn = std::sync::Mutex::new(());
     let started = Instant::now();
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
-            let (store, written, turn) = (&store, &written, &turn);
+            let (connection, written) = (&connection, &written);
             scope.spawn(move || {
                 let mut id = writer;
                 while started.elapsed() < ROUND {
                     let body = "x".repeat(PAYLOAD_BYTES);
-                    let _turn = turn.lock().expect("no writer panics");
-                    store
-                        .write_blocking(move |tx| upsert(tx, id, &body))
-                        .expect("a write");
+                    let mut connection = connection.lock().expect("no writer panics");
+                    let tx = connection.transaction().expect("begin");
+                    upsert(&tx, id, &body).expect("a write");
+                    tx.commit().expect("commit");
+                    drop(connection);
                     written.fetch_add(1, Relaxed);
                     id += WRITERS;
                 }
@@ -132,4 +134,12 @@ fn ungrouped(path: &Path) -> f64 {
         }
     });
     written.load(Relaxed) as f64 / started.elapsed().as_secs_f64()
+}
+
+fn plain_connection(path: &Path) -> Result<Connection, Error> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.execute_batch(MIGRATIONS[0].sql)?;
+    Ok(connection)
 }

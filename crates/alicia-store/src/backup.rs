@@ -10,7 +10,9 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::connection::{self, check_owner, check_pages, create_private, set_private};
+use crate::connection::{
+    self, Origin, check_pages, create_private, file_bytes, keep_log_on_close, origin, set_private,
+};
 use crate::error::Error;
 use crate::lock::FileLock;
 use crate::options::{directory_of, with_suffix};
@@ -41,7 +43,11 @@ pub(crate) fn before_migration(source: &Path, label: &str) -> Result<(), Error> 
 pub(crate) fn restore(from: &Path, to: &Path) -> Result<(), Error> {
     let lock = FileLock::acquire(to)?;
     let source = open_source(from)?;
-    check_owner(from, &source)?;
+    if origin(from, &source)? != Origin::Ours {
+        return Err(Error::Foreign {
+            path: from.to_owned(),
+        });
+    }
     check_pages(from, &source, "integrity_check")?;
     drop(source);
     let staged = with_suffix(to, ".restored");
@@ -70,12 +76,16 @@ fn set_aside(path: &Path) -> Result<(), Error> {
     move_log(path, &aside)
 }
 
-/// Closing the last connection folds the log in. A damaged database cannot do that, and is the very
-/// reason for many a restore: its log is then kept beside it.
+/// Brings the log of an intact database into the file, so that one file is all there is to keep. A
+/// damaged database is the very reason for many a restore: it and its log are kept as they are.
 fn fold_log(path: &Path) {
-    let folded = connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE).and_then(|connection| {
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-    });
+    let folded = connection::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        .map_err(|source| Error::opening(path, source))
+        .and_then(|connection| {
+            keep_log_on_close(&connection, true)?;
+            check_pages(path, &connection, "quick_check")?;
+            Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+        });
     if let Err(error) = folded {
         tracing::warn!(path = %path.display(), %error, "the log is kept beside the old database");
     }
@@ -83,9 +93,10 @@ fn fold_log(path: &Path) {
 
 fn move_log(path: &Path, aside: &Path) -> Result<(), Error> {
     let (wal, aside_wal) = (with_suffix(path, "-wal"), with_suffix(aside, "-wal"));
-    if wal.exists() {
+    if file_bytes(&wal) > 0 {
         fs::rename(&wal, &aside_wal).map_err(Error::file("keep the old log as", &aside_wal))?;
     }
+    remove_if_there(&wal)?;
     remove_if_there(&with_suffix(path, "-shm"))
 }
 

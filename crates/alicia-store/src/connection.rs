@@ -3,9 +3,12 @@
 use std::fs::{OpenOptions, Permissions};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::Error;
@@ -29,6 +32,37 @@ const CHECK_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Only the owner reads a module's data.
 const FILE_MODE: u32 = 0o600;
 
+/// The connection that changes the database: the writer's.
+pub(crate) struct WriteConnection {
+    pub(crate) connection: Connection,
+    pub(crate) seal: Seal,
+}
+
+/// Keeps foreign SQL (a job's, a migration's) from ending the transaction that it runs in.
+pub(crate) struct Seal(Arc<AtomicBool>);
+
+// === impl Seal ===
+
+impl Seal {
+    fn install(connection: &mut Connection) -> rusqlite::Result<Self> {
+        let sealed = Arc::new(AtomicBool::new(false));
+        let seal = Self(Arc::clone(&sealed));
+        connection.authorizer(Some(move |context: AuthContext<'_>| match context.action {
+            AuthAction::Transaction { .. } if sealed.load(Relaxed) => Authorization::Deny,
+            _ => Authorization::Allow,
+        }))?;
+        Ok(seal)
+    }
+
+    /// Runs `work`, in which BEGIN, COMMIT and ROLLBACK are "not authorized". `work` does not panic.
+    pub(crate) fn around<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.0.store(true, Relaxed);
+        let result = work();
+        self.0.store(false, Relaxed);
+        result
+    }
+}
+
 /// The database file of a store, as its threads know it.
 #[derive(Debug)]
 pub(crate) struct DataFile {
@@ -41,23 +75,33 @@ pub(crate) struct DataFile {
 impl DataFile {
     /// Makes the file if there is none, checks it if there is one, and opens it for writing.
     /// The caller holds the lock.
-    pub(crate) fn open_first(&self) -> Result<Connection, Error> {
+    pub(crate) fn open_first(&self) -> Result<WriteConnection, Error> {
         check_sqlite_version(rusqlite::version_number())?;
         self.create_or_keep()?;
         let opening = |source| Error::opening(&self.path, source);
         let connection = open(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(opening)?;
         // A refused file stays as it was found: its log is not folded in when this connection closes.
         keep_log_on_close(&connection, true).map_err(opening)?;
-        check_owner(&self.path, &connection)?;
+        if origin(&self.path, &connection)? == Origin::Foreign {
+            return Err(Error::Foreign {
+                path: self.path.clone(),
+            });
+        }
         if file_bytes(&self.path) <= CHECK_AT_OPEN_BYTES_MAX {
             check_pages(&self.path, &connection, "quick_check")?;
         }
         keep_log_on_close(&connection, false).map_err(opening)?;
-        self.configure(&connection).map_err(opening)?;
-        Ok(connection)
+        self.configure(&connection)
+            .and_then(|()| sealed(connection))
+            .map_err(opening)
     }
 
-    /// A connection for the writer or the checkpointer.
+    /// A connection for the writer, after the first.
+    pub(crate) fn open_again(&self) -> rusqlite::Result<WriteConnection> {
+        self.open_writable().and_then(sealed)
+    }
+
+    /// A connection for the checkpointer.
     pub(crate) fn open_writable(&self) -> rusqlite::Result<Connection> {
         let connection = open(&self.path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         self.configure(&connection)?;
@@ -102,6 +146,11 @@ impl DataFile {
     }
 }
 
+fn sealed(mut connection: Connection) -> rusqlite::Result<WriteConnection> {
+    let seal = Seal::install(&mut connection)?;
+    Ok(WriteConnection { connection, seal })
+}
+
 /// Opens an existing file with what holds for every connection.
 pub(crate) fn open(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = access | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_EXRESCODE;
@@ -115,7 +164,8 @@ pub(crate) fn open(path: &Path, access: OpenFlags) -> rusqlite::Result<Connectio
     Ok(connection)
 }
 
-fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
+/// Whether the last connection to close leaves the log as it is, or folds it in and removes it.
+pub(crate) fn keep_log_on_close(connection: &Connection, keep: bool) -> rusqlite::Result<()> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, keep)
         .map(drop)
@@ -147,8 +197,19 @@ pub(crate) fn sync_directory(path: &Path) -> Result<(), Error> {
         .map_err(Error::file("sync the directory", directory))
 }
 
-/// Refuses a database that some other program made. A database without any table is nobody's.
-pub(crate) fn check_owner(path: &Path, connection: &Connection) -> Result<(), Error> {
+/// Whose a database is, by its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A store made it.
+    Ours,
+    /// It has no table yet.
+    Empty,
+    /// Some other program made it.
+    Foreign,
+}
+
+/// Reads whose the database at `path` is.
+pub(crate) fn origin(path: &Path, connection: &Connection) -> Result<Origin, Error> {
     let opening = |source| Error::opening(path, source);
     let id: i32 = connection
         .pragma_query_value(None, "application_id", |row| row.get(0))
@@ -156,12 +217,11 @@ pub(crate) fn check_owner(path: &Path, connection: &Connection) -> Result<(), Er
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
         .map_err(opening)?;
-    if id != APPLICATION_ID && (id != 0 || tables > 0) {
-        return Err(Error::Foreign {
-            path: path.to_owned(),
-        });
-    }
-    Ok(())
+    Ok(match (id, tables) {
+        (APPLICATION_ID, _) => Origin::Ours,
+        (0, 0) => Origin::Empty,
+        _ => Origin::Foreign,
+    })
 }
 
 /// Runs `quick_check` or `integrity_check`; damage is an error that names the first fault.
@@ -198,7 +258,7 @@ fn dotted(number: i32) -> String {
 }
 
 /// Size of a file in bytes; 0 when there is none.
-fn file_bytes(path: &Path) -> u64 {
+pub(crate) fn file_bytes(path: &Path) -> u64 {
     std::fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 

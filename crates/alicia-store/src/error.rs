@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rusqlite::ErrorCode;
 
+use crate::migration::Owner;
+
 /// A store's fault. Each text names the file, and what to do where the caller cannot know.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -75,8 +77,8 @@ pub enum Error {
     NewerSchema {
         /// The database file.
         path: PathBuf,
-        /// Whose schema: `module` or `store`.
-        owner: &'static str,
+        /// Whose schema.
+        owner: Owner,
         /// Highest number applied to the file.
         found: u32,
         /// Highest number this program has.
@@ -91,8 +93,8 @@ pub enum Error {
     EditedMigration {
         /// The database file.
         path: PathBuf,
-        /// Whose schema: `module` or `store`.
-        owner: &'static str,
+        /// Whose schema.
+        owner: Owner,
         /// Number of the edited migration.
         number: u32,
         /// Its name now.
@@ -115,8 +117,8 @@ pub enum Error {
     Migration {
         /// The database file.
         path: PathBuf,
-        /// Whose schema: `module` or `store`.
-        owner: &'static str,
+        /// Whose schema.
+        owner: Owner,
         /// Number of the migration.
         number: u32,
         /// Its name.

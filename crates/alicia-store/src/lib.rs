@@ -48,7 +48,7 @@ pub mod outbox;
 
 pub use error::Error;
 pub use job::Pending;
-pub use migration::Migration;
+pub use migration::{Migration, Owner};
 pub use options::{Clock, Kind, Options};
 pub use reader::{READ_WAIT, READERS};
 pub use stats::Stats;

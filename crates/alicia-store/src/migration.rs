@@ -3,17 +3,19 @@
 //! Table `migration` says what was applied, by whom and when. All that is pending is applied in one
 //! transaction; an existing file is copied first.
 
+use std::fmt::{self, Display, Formatter};
+
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 use sha2::{Digest, Sha256};
 
 use crate::backup;
-use crate::connection::APPLICATION_ID;
+use crate::connection::{APPLICATION_ID, WriteConnection};
 use crate::error::Error;
 use crate::options::Options;
 
 /// One step of a schema. Once released it is never edited; a later step changes what it made.
 ///
-/// Plain SQL without transaction control. Foreign keys are off while it runs, so that a table may be
+/// Plain SQL; BEGIN, COMMIT and ROLLBACK are refused. Foreign keys are off while it runs, so that a table may be
 /// rebuilt, and checked before the COMMIT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
@@ -23,6 +25,33 @@ pub struct Migration {
     pub name: &'static str,
     /// The statements.
     pub sql: &'static str,
+}
+
+/// Whose part of a file's schema a migration makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The tables that every store has: audit, outbox.
+    Store,
+    /// The module's own tables.
+    Module,
+}
+
+// === impl Owner ===
+
+impl Owner {
+    /// As it stands in table `migration`.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Module => "module",
+        }
+    }
+}
+
+impl Display for Owner {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// Tables that every store has, whatever its module. `audit` and `outbox` are free to grow columns
@@ -45,22 +74,23 @@ const LIST: &str = "CREATE TABLE IF NOT EXISTS migration (
 
 /// Whose schema a list of migrations makes.
 struct Schema {
-    owner: &'static str,
+    owner: Owner,
     steps: &'static [Migration],
 }
 
 /// Checks what the file has against what the program knows, and applies the rest.
 pub(crate) fn bring_up_to_date(
-    connection: &mut Connection,
+    writable: &mut WriteConnection,
     options: &Options,
 ) -> Result<(), Error> {
+    let connection = &writable.connection;
     let schemas = [
         Schema {
-            owner: "store",
+            owner: Owner::Store,
             steps: OF_THE_STORE,
         },
         Schema {
-            owner: "module",
+            owner: Owner::Module,
             steps: options.migrations,
         },
     ];
@@ -89,14 +119,14 @@ pub(crate) fn bring_up_to_date(
     if !is_new {
         backup::before_migration(&options.path, &backup_label(&pending))?;
     }
-    apply_all(connection, options, &pending)
+    apply_all(writable, options, &pending)
 }
 
 /// The `<n>` in `<file>.before-<n>.backup`: the module's first pending number where it has one.
-fn backup_label(pending: &[(&'static str, &'static Migration)]) -> String {
+fn backup_label(pending: &[(Owner, &'static Migration)]) -> String {
     pending
         .iter()
-        .find(|(owner, _)| *owner == "module")
+        .find(|(owner, _)| *owner == Owner::Module)
         .map(|(_, step)| step.number.to_string())
         .or_else(|| {
             pending
@@ -163,14 +193,14 @@ fn has_list(connection: &Connection) -> rusqlite::Result<bool> {
 fn applied(connection: &Connection, schema: &Schema) -> rusqlite::Result<Vec<String>> {
     let sql = "SELECT checksum FROM migration WHERE owner = ?1 ORDER BY number";
     let mut statement = connection.prepare(sql)?;
-    let checksums = statement.query_map([schema.owner], |row| row.get(0))?;
+    let checksums = statement.query_map([schema.owner.as_str()], |row| row.get(0))?;
     checksums.collect()
 }
 
 fn apply_all(
-    connection: &mut Connection,
+    WriteConnection { connection, seal }: &mut WriteConnection,
     options: &Options,
-    pending: &[(&'static str, &'static Migration)],
+    pending: &[(Owner, &'static Migration)],
 ) -> Result<(), Error> {
     let opening = |source| Error::opening(&options.path, source);
     // Has no effect inside a transaction.
@@ -185,13 +215,14 @@ fn apply_all(
     tx.execute_batch(LIST).map_err(opening)?;
     let now_unix_us = (options.clock)();
     for &(owner, step) in pending {
-        apply(&tx, owner, step, now_unix_us).map_err(|source| Error::Migration {
-            path: options.path.clone(),
-            owner,
-            number: step.number,
-            name: step.name,
-            source,
-        })?;
+        seal.around(|| apply(&tx, owner, step, now_unix_us))
+            .map_err(|source| Error::Migration {
+                path: options.path.clone(),
+                owner,
+                number: step.number,
+                name: step.name,
+                source,
+            })?;
     }
     check_references(&tx, options)?;
     tx.commit().map_err(opening)?;
@@ -202,7 +233,7 @@ fn apply_all(
 
 fn apply(
     tx: &Transaction<'_>,
-    owner: &str,
+    owner: Owner,
     step: &Migration,
     now_unix_us: i64,
 ) -> rusqlite::Result<()> {
@@ -211,7 +242,7 @@ fn apply(
         "INSERT INTO migration (owner, number, name, checksum, applied_unix_us)
          VALUES (?1, ?2, ?3, ?4, ?5)",
         params![
-            owner,
+            owner.as_str(),
             step.number,
             step.name,
             checksum(step.sql),

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::backup;
 use crate::checkpoint::Checkpointer;
-use crate::connection::{DataFile, check_pages};
+use crate::connection::{DataFile, WriteConnection, check_pages};
 use crate::error::Error;
 use crate::job::{self, Pending};
 use crate::lock::FileLock;
@@ -23,7 +23,7 @@ use crate::writer::{Message, QUEUE_JOBS_MAX, Writer};
 /// A module's database. Clones share it; the last one to go closes it.
 ///
 /// Closures run on the store's own threads, one write at a time: keep them to SQL. What a closure
-/// returns as `Err` undoes its own changes only. Foreign keys that are `DEFERRABLE` are checked at
+/// returns as `Err` undoes its own changes only; it cannot COMMIT or ROLLBACK by itself. Foreign keys that are `DEFERRABLE` are checked at
 /// COMMIT, where a fault fails the whole batch: do not use them.
 #[derive(Clone)]
 pub struct Store {
@@ -226,7 +226,7 @@ impl Store {
 
     fn start(
         file: Arc<DataFile>,
-        connection: Connection,
+        connection: WriteConnection,
         lock: Arc<FileLock>,
     ) -> Result<Self, Error> {
         let counters = Arc::new(Counters::default());
@@ -244,7 +244,7 @@ impl Store {
             queue: jobs,
             counters: Arc::clone(&counters),
             wake,
-            truncate_at_bytes: Writer::FIRST_TRUNCATE_BYTES,
+            truncate_in_batches: 0,
         };
         let checkpointing = spawn(&file, &lock, "store-checkpoint", move || checkpointer.run())?;
         let writing = spawn(&file, &lock, "store-writer", move || writer.run())?;

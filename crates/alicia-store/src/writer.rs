@@ -17,7 +17,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::mpsc::Receiver;
 
-use crate::connection::{BUSY_TIMEOUT, DataFile};
+use crate::connection::{BUSY_TIMEOUT, DataFile, Seal, WriteConnection};
 use crate::job::{BatchFault, Job, Ran, contained};
 use crate::stats::{Counters, Stopwatch};
 
@@ -35,8 +35,9 @@ const TRUNCATE_WAL_BYTES: u64 = 16 * 1024 * 1024;
 /// How long writers are held up for readers of an old state to end, when the log is to be cut.
 const TRUNCATE_WAIT: Duration = Duration::from_millis(20);
 
-/// After a TRUNCATE that a reader prevented, the log may grow by this much before the next attempt.
-const TRUNCATE_RETRY_BYTES: u64 = 4 * 1024 * 1024;
+/// After a TRUNCATE that a reader prevented, this many batches go by before the next attempt: a long
+/// read then costs writers [`TRUNCATE_WAIT`] now and then, and not with every batch.
+const TRUNCATE_RETRY_BATCHES: u32 = 64;
 
 /// What the writer thread is sent.
 pub(crate) enum Message {
@@ -49,19 +50,18 @@ pub(crate) enum Message {
 pub(crate) struct Writer {
     pub(crate) file: Arc<DataFile>,
     /// `None` after a fault that may have left the connection unusable; opened anew for the next batch.
-    pub(crate) connection: Option<Connection>,
+    pub(crate) connection: Option<WriteConnection>,
     pub(crate) queue: Receiver<Message>,
     pub(crate) counters: Arc<Counters>,
     /// Wakes the checkpointer; ends it when dropped.
     pub(crate) wake: SyncSender<()>,
-    pub(crate) truncate_at_bytes: u64,
+    /// Batches to go until the log may be cut again.
+    pub(crate) truncate_in_batches: u32,
 }
 
 // === impl Writer ===
 
 impl Writer {
-    pub(crate) const FIRST_TRUNCATE_BYTES: u64 = TRUNCATE_WAL_BYTES;
-
     /// Ends when the store is closed or its last handle is gone, and the queue is empty.
     pub(crate) fn run(mut self) {
         let mut messages = Vec::with_capacity(BATCH_JOBS_MAX);
@@ -99,30 +99,35 @@ impl Writer {
 
     fn commit(&mut self, jobs: &mut [Box<dyn Job>]) -> Result<(), BatchFault> {
         if self.connection.is_none() {
-            self.connection = Some(
-                self.file
-                    .open_writable()
-                    .map_err(|e| self.not_committed(e))?,
-            );
+            let opened = self
+                .file
+                .open_again()
+                .map_err(|error| self.not_committed(error))?;
+            self.connection = Some(opened);
             self.counters.reopened();
         }
-        let connection = self.connection.as_ref().expect("opened above");
+        let WriteConnection { connection, seal } = self.connection.as_ref().expect("opened above");
         let tx = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)
             .map_err(|error| self.not_committed(error))?;
         for job in jobs {
-            self.run_in_savepoint(&tx, job.as_mut())?;
+            self.run_in_savepoint(&tx, seal, job.as_mut())?;
         }
         tx.commit().map_err(|error| self.not_committed(error))
     }
 
-    fn run_in_savepoint(&self, tx: &Transaction<'_>, job: &mut dyn Job) -> Result<(), BatchFault> {
+    fn run_in_savepoint(
+        &self,
+        tx: &Transaction<'_>,
+        seal: &Seal,
+        job: &mut dyn Job,
+    ) -> Result<(), BatchFault> {
         let execute = |sql: &str| {
             tx.prepare_cached(sql)
                 .and_then(|mut statement| statement.execute([]))
                 .map_err(|error| self.not_committed(error))
         };
         execute("SAVEPOINT job")?;
-        let ran = job.run(tx);
+        let ran = seal.around(|| job.run(tx));
         self.counters.job(ran);
         // SQLite ends the whole transaction by itself when the disk is full or fails.
         if tx.is_autocommit() {
@@ -147,24 +152,22 @@ impl Writer {
     fn tend_log(&mut self) {
         // A full channel means that it is awake already.
         self.wake.try_send(()).ok();
-        let bytes = self.file.wal_bytes();
-        if bytes < self.truncate_at_bytes {
+        self.truncate_in_batches = self.truncate_in_batches.saturating_sub(1);
+        if self.truncate_in_batches > 0 || self.file.wal_bytes() < TRUNCATE_WAL_BYTES {
             return;
         }
-        let Some(connection) = &self.connection else {
+        let Some(WriteConnection { connection, .. }) = &self.connection else {
             return;
         };
-        match truncate_log(connection) {
-            Ok(true) => {
-                self.truncate_at_bytes = TRUNCATE_WAL_BYTES;
-                self.counters.log_truncated();
-            }
-            Ok(false) => self.truncate_at_bytes = bytes + TRUNCATE_RETRY_BYTES,
-            Err(error) => {
-                self.truncate_at_bytes = bytes + TRUNCATE_RETRY_BYTES;
-                self.counters.checkpoint_failed();
-                tracing::warn!(path = %self.file.path.display(), %error, "the log was not cut");
-            }
+        let cut = truncate_log(connection);
+        if let Ok(true) = cut {
+            self.counters.log_truncated();
+            return;
+        }
+        self.truncate_in_batches = TRUNCATE_RETRY_BATCHES;
+        if let Err(error) = cut {
+            self.counters.checkpoint_failed();
+            tracing::warn!(path = %self.file.path.display(), %error, "the log was not cut");
         }
     }
 }

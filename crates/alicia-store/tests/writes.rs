@@ -148,6 +148,35 @@ async fn a_batch_that_cannot_commit_acknowledges_none_of_its_jobs() {
 }
 
 #[tokio::test]
+async fn a_job_cannot_end_the_transaction_of_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(&directory);
+    for sql in ["COMMIT", "ROLLBACK", "BEGIN", "COMMIT; BEGIN"] {
+        let gate = Gate::shut(&store);
+        gate.wait_until_held();
+        let good = store.try_write(|tx| Ok::<_, Error>(tx.execute("DELETE FROM number", [])?));
+        let ending = store.try_write(move |tx| {
+            insert(tx, 1)?;
+            Ok::<_, Error>(tx.execute_batch(sql)?)
+        });
+        gate.open();
+        good.unwrap().await.expect("its neighbour is kept");
+        let error = ending.unwrap().await.expect_err(sql);
+        assert_eq!(
+            error.sqlite_code(),
+            Some(ErrorCode::AuthorizationForStatementDenied),
+            "{sql}"
+        );
+        assert_eq!(
+            store.read(numbers).await.unwrap(),
+            Vec::<i64>::new(),
+            "{sql}"
+        );
+    }
+    assert_eq!(store.stats().batches_failed, 0);
+}
+
+#[tokio::test]
 async fn a_full_queue_refuses_try_write_and_holds_back_write() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(&directory);
