@@ -1,0 +1,501 @@
+//! YAML text to a tree with places, with a limit on everything that a text can blow up.
+//!
+//! The scanner stops at its first error, so a text gives one syntax fault; what the scanner lets through and this
+//! reader does not (duplicate keys, keys that are not text, tags) is collected and said at once.
+
+use std::collections::HashMap;
+use std::collections::btree_map;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+
+use crate::fault::Fault;
+use crate::layer::{Layers, Place, lines};
+use crate::scalar;
+use crate::tree::{Content, Entry, Map, Node, Size, pointer_to};
+
+mod advice;
+
+/// The largest file, in bytes: 10,000 services of 400 bytes each.
+pub const FILE_BYTES_MAX: usize = 4 << 20;
+
+/// The deepest nesting. The file itself needs 8; functions over the tree recurse, so it must be bounded.
+pub const DEPTH_MAX: usize = 64;
+
+/// The most values, aliases written out: 10,000 services of 50 values each.
+pub const NODES_MAX: usize = 500_000;
+
+/// The most bytes of text that aliases may add, four times the largest file.
+pub const ALIAS_BYTES_MAX: usize = 16 << 20;
+
+/// The most faults of one text; who has more mends these first.
+const FAULTS_MAX: usize = 100;
+
+/// Reads one text.
+///
+/// `layer` is where its places point to; the layers already hold its lines.
+///
+/// # Errors
+/// Every fault that is found.
+pub(crate) fn parse(text: &str, layer: u32, layers: &Layers) -> Result<Node, Vec<Fault>> {
+    let mut builder = Builder::new(layer, layers);
+    let outcome = check_characters(text, layer, layers)
+        .and_then(|()| builder.read(Parser::new_from_str(text), text));
+    let mut faults = builder.faults;
+    match outcome {
+        Ok(()) if faults.is_empty() => {
+            let place = Place {
+                layer,
+                line: 1,
+                column: 1,
+                width: 1,
+            };
+            Ok(builder.root.unwrap_or(Node::new(Content::Null, place)))
+        }
+        Ok(()) => Err(faults),
+        Err(fault) => {
+            faults.push(*fault);
+            Err(faults)
+        }
+    }
+}
+
+/// Refuses control characters (YAML 1.2 section 5.1): the scanner would take some of them for the end of the text.
+fn check_characters(text: &str, layer: u32, layers: &Layers) -> Result<(), Box<Fault>> {
+    let is_bad = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r' | '\u{85}');
+    let Some(at) = text.find(is_bad) else {
+        return Ok(());
+    };
+    let found = text[at..].chars().next().unwrap_or_default();
+    let place = place_of_byte(text, at, layer);
+    Err(Box::new(
+        layers
+            .fault(
+                place,
+                "",
+                format!("found the control character U+{:04X}", found as u32),
+            )
+            .with_hint("remove it, or write it as an escape in double quotes"),
+    ))
+}
+
+/// The place of the character at a byte offset.
+pub(crate) fn place_of_byte(text: &str, at: usize, layer: u32) -> Place {
+    let before: Vec<&str> = lines(&text[..at]).collect();
+    let last = before.last().map_or(0, |line| line.chars().count());
+    Place {
+        layer,
+        line: narrow(before.len().max(1)),
+        column: narrow(last + 1),
+        width: 1,
+    }
+}
+
+/// Positions fit: a file has at most `FILE_BYTES_MAX` bytes.
+fn narrow(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// A collection that is still open.
+struct Frame {
+    content: Open,
+    place: Place,
+    anchor: usize,
+    pointer: String,
+}
+
+enum Open {
+    List(Vec<Node>),
+    /// The key that waits for its value stands beside the map.
+    Map(Map, Option<(Box<str>, Place)>),
+}
+
+struct Builder<'l> {
+    layer: u32,
+    layers: &'l Layers,
+    frames: Vec<Frame>,
+    anchors: HashMap<usize, (Node, Size)>,
+    root: Option<Node>,
+    documents: usize,
+    nodes: usize,
+    alias_bytes: usize,
+    faults: Vec<Fault>,
+}
+
+type Step = Result<(), Box<Fault>>;
+
+// === impl Builder ===
+
+impl<'l> Builder<'l> {
+    fn new(layer: u32, layers: &'l Layers) -> Self {
+        Self {
+            layer,
+            layers,
+            frames: Vec::new(),
+            anchors: HashMap::new(),
+            root: None,
+            documents: 0,
+            nodes: 0,
+            alias_bytes: 0,
+            faults: Vec::new(),
+        }
+    }
+
+    fn read(&mut self, parser: Parser<'_, StrInput<'_>>, text: &str) -> Step {
+        for event in parser {
+            let (event, span) = event.map_err(|error| self.syntax(&error, text))?;
+            self.take(event, self.place(span))?;
+            if self.faults.len() >= FAULTS_MAX {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, event: Event<'_>, place: Place) -> Step {
+        match event {
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+            Event::DocumentStart(_) => self.document(place),
+            Event::Alias(id) => self.alias(id, place),
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                self.scalar(
+                    Scalar {
+                        text: &text,
+                        plain,
+                        anchor,
+                        tag: tag.as_deref(),
+                    },
+                    place,
+                )
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.check_tag(tag.as_deref(), "seq", place);
+                self.open(Open::List(Vec::new()), anchor, place)
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.check_tag(tag.as_deref(), "map", place);
+                self.open(Open::Map(Map::new(), None), anchor, place)
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close(),
+        }
+    }
+
+    fn document(&mut self, place: Place) -> Step {
+        self.documents += 1;
+        if self.documents == 1 {
+            return Ok(());
+        }
+        let fault = self.fault(
+            place,
+            "a second document starts here, expected one in a file",
+        );
+        Err(Box::new(fault.with_hint(
+            "remove the `---`, or move what follows to a file of its own",
+        )))
+    }
+
+    fn scalar(&mut self, scalar: Scalar<'_>, place: Place) -> Step {
+        if self.awaits_key() {
+            self.key(&scalar, place);
+            return Ok(());
+        }
+        self.count(1, place)?;
+        if scalar.text.contains('\0') {
+            let fault = self.fault(
+                place,
+                "found a NUL character, which no program can be given",
+            );
+            self.faults.push(fault.with_hint("remove the `\\0`"));
+        }
+        let content = self.content(&scalar, place);
+        // An empty value has no text of its own: its key stands for it.
+        let place = match (&content, self.frames.last()) {
+            (
+                Content::Null,
+                Some(Frame {
+                    content: Open::Map(_, Some((_, key))),
+                    ..
+                }),
+            ) if scalar.text.is_empty() => *key,
+            _ => place,
+        };
+        self.put(Node::new(content, place), scalar.anchor)
+    }
+
+    fn content(&mut self, scalar: &Scalar<'_>, place: Place) -> Content {
+        let text = || Content::Text(scalar.text.into());
+        let Some(tag) = scalar.tag else {
+            return if scalar.plain {
+                scalar::resolve(scalar.text)
+            } else {
+                text()
+            };
+        };
+        let resolved = scalar::resolve(scalar.text);
+        let fits = match (core_suffix(tag), &resolved) {
+            (Some("str"), _) => return text(),
+            (Some("int"), Content::Number(number, _)) => !number.is_f64(),
+            (Some("float"), Content::Number(..))
+            | (Some("bool"), Content::Truth(_))
+            | (Some("null"), Content::Null) => true,
+            _ => false,
+        };
+        if !fits {
+            let fault = self.fault(
+                place,
+                format!("found the tag `{tag}`, which does not fit here"),
+            );
+            self.faults
+                .push(fault.with_hint("remove the tag: the schema says what a value is"));
+        }
+        resolved
+    }
+
+    fn check_tag(&mut self, tag: Option<&Tag>, expected: &str, place: Place) {
+        if let Some(tag) = tag.filter(|tag| core_suffix(tag) != Some(expected)) {
+            let fault = self.fault(
+                place,
+                format!("found the tag `{tag}`, which does not fit here"),
+            );
+            self.faults
+                .push(fault.with_hint("remove the tag: the schema says what a value is"));
+        }
+    }
+
+    fn awaits_key(&self) -> bool {
+        matches!(
+            self.frames.last(),
+            Some(Frame {
+                content: Open::Map(_, None),
+                ..
+            })
+        )
+    }
+
+    fn key(&mut self, scalar: &Scalar<'_>, place: Place) {
+        let text = scalar.text;
+        let fault = match (scalar.plain, scalar::resolve(text)) {
+            (true, Content::Null) => Some((
+                "found a value without a key".to_owned(),
+                "write the key before the `:`".to_owned(),
+            )),
+            (true, Content::Truth(_) | Content::Number(..)) => Some((
+                format!("found the key {text}, which is not text"),
+                format!("write it in quotes: `\"{text}\":`"),
+            )),
+            (true, _) if text == "<<" => Some((
+                "found `<<`: merge keys are not part of YAML 1.2".to_owned(),
+                "write the keys out; an alias may stand for a whole value".to_owned(),
+            )),
+            _ => None,
+        };
+        if let Some((message, hint)) = fault {
+            let fault = self.fault(place, message).with_hint(hint);
+            self.faults.push(fault);
+        }
+        if let Some(Frame {
+            content: Open::Map(_, key),
+            ..
+        }) = self.frames.last_mut()
+        {
+            *key = Some((text.into(), place));
+        }
+    }
+
+    fn open(&mut self, content: Open, anchor: usize, place: Place) -> Step {
+        if self.awaits_key() {
+            let fault = self.fault(place, "found a list or a map as a key, expected text");
+            return Err(Box::new(fault.with_hint(
+                "write the key as text; a value that starts with `{` or `[` needs quotes",
+            )));
+        }
+        if self.frames.len() >= DEPTH_MAX {
+            return Err(Box::new(self.too_deep(place)));
+        }
+        self.count(1, place)?;
+        let pointer = self.pointer();
+        self.frames.push(Frame {
+            content,
+            place,
+            anchor,
+            pointer,
+        });
+        Ok(())
+    }
+
+    fn close(&mut self) -> Step {
+        let Some(frame) = self.frames.pop() else {
+            return Ok(());
+        };
+        let content = match frame.content {
+            Open::List(items) => Content::List(items),
+            Open::Map(map, _) => Content::Map(map),
+        };
+        self.put(Node::new(content, frame.place), frame.anchor)
+    }
+
+    fn alias(&mut self, id: usize, place: Place) -> Step {
+        if self.awaits_key() {
+            let fault = self.fault(place, "found an alias as a key, expected text");
+            return Err(Box::new(fault.with_hint("write the key out")));
+        }
+        let Some((node, size)) = self
+            .anchors
+            .get(&id)
+            .map(|(node, size)| (node.clone(), *size))
+        else {
+            let fault = self.fault(place, "this alias stands inside of what it stands for");
+            return Err(Box::new(fault.with_hint("write the value out")));
+        };
+        if self.frames.len() + size.depth > DEPTH_MAX {
+            return Err(Box::new(self.too_deep(place)));
+        }
+        self.count(size.nodes, place)?;
+        self.alias_bytes += size.bytes;
+        if self.alias_bytes > ALIAS_BYTES_MAX {
+            return Err(Box::new(self.too_much(place)));
+        }
+        self.put(node, 0)
+    }
+
+    /// Puts a finished value where it belongs.
+    fn put(&mut self, node: Node, anchor: usize) -> Step {
+        if anchor > 0 {
+            self.anchors.insert(anchor, (node.clone(), node.size()));
+        }
+        let (layer, pointer) = (self.layer, self.pointer());
+        match self.frames.last_mut().map(|frame| &mut frame.content) {
+            None => self.root = Some(node),
+            Some(Open::List(items)) => items.push(node),
+            Some(Open::Map(map, key)) => {
+                let nowhere = Place {
+                    layer,
+                    ..node.place
+                };
+                let (key, key_place) = key.take().unwrap_or(("".into(), nowhere));
+                match map.entry(key) {
+                    btree_map::Entry::Vacant(slot) => {
+                        slot.insert(Entry { key_place, node });
+                    }
+                    btree_map::Entry::Occupied(first) => {
+                        let (key, first) = (first.key(), first.get().key_place);
+                        let message = format!(
+                            "the key `{key}` is here for the second time, first at line {}, column {}",
+                            first.line, first.column
+                        );
+                        let fault = self.layers.fault(key_place, &pointer, message);
+                        self.faults.push(fault.with_hint("remove one of them"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, nodes: usize, place: Place) -> Step {
+        self.nodes += nodes;
+        match self.nodes > NODES_MAX {
+            true => Err(Box::new(self.too_much(place))),
+            false => Ok(()),
+        }
+    }
+
+    /// The pointer of the value that comes next.
+    fn pointer(&self) -> String {
+        match self.frames.last() {
+            None => String::new(),
+            Some(frame) => match &frame.content {
+                Open::List(items) => pointer_to(&frame.pointer, &items.len().to_string()),
+                Open::Map(_, Some((key, _))) => pointer_to(&frame.pointer, key),
+                Open::Map(_, None) => frame.pointer.clone(),
+            },
+        }
+    }
+
+    fn fault(&self, place: Place, message: impl Into<String>) -> Fault {
+        self.layers.fault(place, &self.pointer(), message)
+    }
+
+    fn too_deep(&self, place: Place) -> Fault {
+        self.fault(place, format!("nested more than {DEPTH_MAX} levels deep"))
+            .with_hint("close a bracket, or write it flatter")
+    }
+
+    fn too_much(&self, place: Place) -> Fault {
+        let what = format!("more than {NODES_MAX} values or too much text, aliases written out");
+        self.fault(place, what)
+            .with_hint("split the fleet, or use fewer aliases")
+    }
+
+    fn syntax(&self, error: &ScanError, text: &str) -> Box<Fault> {
+        let all: Vec<&str> = lines(text).collect();
+        let mut line = error.marker().line().clamp(1, all.len().max(1));
+        if error.info().contains("tab") {
+            // The scanner sometimes stands at the end of the line before the tab.
+            line += all[line - 1..]
+                .iter()
+                .position(|l| advice::tab_in_indent(l).is_some())
+                .unwrap_or(0);
+        }
+        let content = all.get(line - 1).copied().unwrap_or_default();
+        let column = match error.marker().line() == line {
+            true => error.marker().col().min(content.chars().count()) + 1,
+            false => content.chars().count() + 1,
+        };
+        let advice = advice::of(error.info(), content, column - 1);
+        let column = advice.column.map_or(column, |column| column + 1);
+        let place = Place {
+            layer: self.layer,
+            line: narrow(line),
+            column: narrow(column),
+            width: 1,
+        };
+        // The scanner reads ahead, and may meet its own limit of 255 first.
+        if error.info().contains("recursion limit") {
+            return Box::new(self.too_deep(place));
+        }
+        Box::new(
+            self.layers
+                .fault(place, "", advice.message)
+                .with_hint(advice.hint),
+        )
+    }
+
+    fn place(&self, span: Span) -> Place {
+        let (start, end) = (span.start, span.end);
+        let width = match start.line() == end.line() {
+            true => narrow(end.col().saturating_sub(start.col())).max(1),
+            false => u32::MAX,
+        };
+        Place {
+            layer: self.layer,
+            line: narrow(start.line().max(1)),
+            column: narrow(start.col() + 1),
+            width,
+        }
+    }
+}
+
+/// A scalar as the scanner gives it.
+struct Scalar<'e> {
+    text: &'e str,
+    plain: bool,
+    anchor: usize,
+    tag: Option<&'e Tag>,
+}
+
+/// `str` of `!!str`; `!` alone means text too.
+fn core_suffix(tag: &Tag) -> Option<&str> {
+    match (
+        tag.is_yaml_core_schema(),
+        tag.handle.as_str(),
+        tag.suffix.as_str(),
+    ) {
+        (true, _, suffix) => Some(suffix),
+        (false, "" | "!", "" | "!") => Some("str"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
