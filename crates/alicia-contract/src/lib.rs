@@ -6,7 +6,7 @@
 //!
 //! Reading order: [`id`], [`unit`], [`topic`], [`envelope`], then one file per part:
 //! [`fleet`] (the `services:` of the file), [`orchestrator`], [`discovery`], [`health`],
-//! [`broker`], [`platform`], [`problem`].
+//! [`broker`], [`platform`], [`problem`]; last the list of all topics, [`catalogue`].
 
 pub mod id;
 pub mod unit;
@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod topic;
 
 pub mod broker;
+pub mod catalogue;
 pub mod discovery;
 pub mod fleet;
 pub mod health;

@@ -1,0 +1,218 @@
+//! The list of all topics: what the AsyncAPI document is written from, and what tells topics apart whose
+//! templates overlap.
+
+use schemars::{Schema, SchemaGenerator};
+
+use crate::topic::{CallTopic, EventTopic, StateTopic};
+use crate::{discovery, health, orchestrator};
+
+/// Writes the schema of a message.
+pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// How a topic is used, with the messages on it.
+#[derive(Debug, Clone, Copy)]
+pub enum Kind {
+    /// See [`EventTopic`].
+    Event(SchemaOf),
+    /// See [`StateTopic`].
+    State(SchemaOf),
+    /// See [`CallTopic`]: the request and the answer.
+    Call(SchemaOf, SchemaOf),
+}
+
+/// One topic.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The template, without the prefix.
+    pub template: &'static str,
+    /// How it is used.
+    pub kind: Kind,
+    /// The constant in this crate, for example `health::HEARTBEAT`.
+    pub name: &'static str,
+    /// Who publishes there.
+    pub publisher: &'static str,
+    /// What it is for, in one line.
+    pub summary: &'static str,
+}
+
+const fn event<T: schemars::JsonSchema>(
+    topic: EventTopic<T>,
+    name: &'static str,
+    publisher: &'static str,
+    summary: &'static str,
+) -> Entry {
+    Entry {
+        template: topic.template(),
+        kind: Kind::Event(SchemaGenerator::subschema_for::<T>),
+        name,
+        publisher,
+        summary,
+    }
+}
+
+const fn state<T: schemars::JsonSchema>(
+    topic: StateTopic<T>,
+    name: &'static str,
+    publisher: &'static str,
+    summary: &'static str,
+) -> Entry {
+    Entry {
+        template: topic.template(),
+        kind: Kind::State(SchemaGenerator::subschema_for::<T>),
+        name,
+        publisher,
+        summary,
+    }
+}
+
+const fn call<Q: schemars::JsonSchema, A: schemars::JsonSchema>(
+    topic: CallTopic<Q, A>,
+    name: &'static str,
+    publisher: &'static str,
+    summary: &'static str,
+) -> Entry {
+    Entry {
+        template: topic.template(),
+        kind: Kind::Call(
+            SchemaGenerator::subschema_for::<Q>,
+            SchemaGenerator::subschema_for::<A>,
+        ),
+        name,
+        publisher,
+        summary,
+    }
+}
+
+/// Every topic of this build.
+pub const TOPICS: &[Entry] = &[
+    event(
+        discovery::REGISTER,
+        "discovery::REGISTER",
+        "any service or agent",
+        "announces itself, or renews",
+    ),
+    event(
+        discovery::UNREGISTER,
+        "discovery::UNREGISTER",
+        "any service or agent",
+        "leaves",
+    ),
+    state(
+        discovery::INSTANCES,
+        "discovery::INSTANCES",
+        "registry",
+        "the current instances of a service",
+    ),
+    event(
+        health::HEARTBEAT,
+        "health::HEARTBEAT",
+        "any service",
+        "a sign of life",
+    ),
+    event(
+        health::CHECK,
+        "health::CHECK",
+        "health, anyone allowed",
+        "every service answers with a heartbeat",
+    ),
+    state(
+        health::STATUS,
+        "health::STATUS",
+        "health",
+        "the health of every service",
+    ),
+    event(
+        health::ALERTS,
+        "health::ALERTS",
+        "health",
+        "alerts as they fire and clear",
+    ),
+    call(
+        orchestrator::REQUESTS,
+        "orchestrator::REQUESTS",
+        "anyone allowed",
+        "start, stop, restart, scale by message",
+    ),
+    state(
+        orchestrator::STATUS,
+        "orchestrator::STATUS",
+        "orchestrator",
+        "the state of the fleet",
+    ),
+    event(
+        orchestrator::TRANSITIONS,
+        "orchestrator::TRANSITIONS",
+        "orchestrator",
+        "every change of an instance",
+    ),
+    event(
+        orchestrator::BROADCAST_COMMANDS,
+        "orchestrator::BROADCAST_COMMANDS",
+        "orchestrator",
+        "commands to all services",
+    ),
+    call(
+        orchestrator::SERVICE_COMMAND,
+        "orchestrator::SERVICE_COMMAND",
+        "orchestrator, anyone allowed",
+        "a request to one service",
+    ),
+];
+
+/// The templates of other topics that a template also matches: `system/discovery/{service}` matches
+/// `system/discovery/register`, which is not the state of a service called `register`.
+pub fn within(template: &str) -> impl Iterator<Item = &'static str> {
+    TOPICS
+        .iter()
+        .map(|entry| entry.template)
+        .filter(move |other| *other != template && covers(template, other))
+}
+
+/// Whether a template matches a topic that has no varying level.
+fn covers(template: &str, topic: &str) -> bool {
+    let mut levels = topic.split('/');
+    let fits = template.split('/').all(|expected| {
+        levels
+            .next()
+            .is_some_and(|level| !level.starts_with('{') && fits(expected, level))
+    });
+    fits && levels.next().is_none()
+}
+
+fn fits(expected: &str, level: &str) -> bool {
+    expected.starts_with('{') || expected == level
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn topics_that_lie_within_a_template_are_told_apart() {
+        let found: Vec<_> = within(discovery::INSTANCES.template()).collect();
+        assert_eq!(
+            found,
+            [
+                discovery::REGISTER.template(),
+                discovery::UNREGISTER.template()
+            ]
+        );
+        let found: Vec<_> = within(orchestrator::REQUESTS.template()).collect();
+        assert_eq!(
+            found,
+            [
+                "system/orchestrator/status",
+                "system/orchestrator/events",
+                "system/orchestrator/commands"
+            ]
+        );
+        assert_eq!(within(health::CHECK.template()).count(), 0);
+    }
+
+    #[test]
+    fn no_topic_is_listed_twice() {
+        let templates: HashSet<_> = TOPICS.iter().map(|entry| entry.template).collect();
+        assert_eq!(templates.len(), TOPICS.len());
+    }
+}
