@@ -1,1 +1,23 @@
-//! Starts, watches, reloads and stops modules; owns the HTTP listener.
+//! The host: reads the file, starts, watches, reloads and stops modules, and owns the one HTTP listener.
+//! It knows no module by name.
+//!
+//! Reading order: [`settings`] (the platform's own part of the file), [`file`] (reading and checking the whole),
+//! [`house`] (the modules' lives), [`http`] (the listener), [`host`] (all of it together).
+
+pub mod settings;
+
+pub mod file;
+
+pub mod house;
+
+pub mod http;
+
+pub mod host;
+
+mod error;
+mod lock;
+
+pub use error::Error;
+pub use file::{Loaded, load, schema};
+pub use host::{Host, HostOptions};
+pub use settings::Settings;

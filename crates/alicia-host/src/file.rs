@@ -1,0 +1,105 @@
+//! Reading and checking the whole file: the platform's part, the services, and the section of each module.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use alicia_contract::fleet::Fleet;
+use alicia_file::{Document, Fault, Schema, Sources};
+use alicia_module::Spec;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use crate::settings::{ModuleSwitch, Settings};
+
+/// A file without faults.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The platform's part.
+    pub settings: Settings,
+    /// What should run.
+    pub fleet: Fleet,
+    /// The directory of the file; relative paths start there.
+    pub base: PathBuf,
+    sections: BTreeMap<String, Value>,
+}
+
+impl Loaded {
+    /// The section of a module, as JSON; null when the file has none.
+    #[must_use]
+    pub fn section(&self, module: &str) -> Value {
+        self.sections.get(module).cloned().unwrap_or_default()
+    }
+}
+
+/// The JSON Schema of the file, with the sections of these modules.
+#[must_use]
+pub fn schema(modules: &[Spec]) -> Value {
+    let mut generator = SchemaSettings::draft2020_12().into_generator();
+    let mut schema = Settings::json_schema(&mut generator).to_value();
+    let switch = generator.subschema_for::<ModuleSwitch>().to_value();
+    let switches: Map<String, Value> = modules
+        .iter()
+        .map(|module| (module.name.to_owned(), switch.clone()))
+        .collect();
+    schema["properties"]["modules"] = json!({
+        "type": "object",
+        "description": "Switches of modules by name.",
+        "properties": switches,
+        "additionalProperties": false,
+    });
+    for module in modules {
+        let section = (module.config_schema)(&mut generator).to_value();
+        schema["properties"][module.name] = section;
+    }
+    schema["additionalProperties"] = json!(false);
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("alicia.yaml");
+    schema["$defs"] = Value::Object(generator.take_definitions(true));
+    schema
+}
+
+/// Reads and checks the file. `base` is its directory.
+///
+/// # Errors
+/// Every fault that is found, in the order of the file.
+pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, Vec<Fault>> {
+    let document = Document::parse(sources)?;
+    let schema = Schema::compile(schema(modules)).expect("our own schema is a schema");
+    refuse_any(document.check(&schema))?;
+    let settings: Settings = document
+        .get("")
+        .map_err(|fault| vec![fault])?
+        .unwrap_or_default();
+    let name = base
+        .file_name()
+        .map_or_else(|| "fleet".into(), |name| name.to_string_lossy());
+    let fleet = settings.fleet(&name);
+    let whole = document.to_json();
+    let sections: BTreeMap<String, Value> = modules
+        .iter()
+        .filter_map(|module| Some((module.name.to_owned(), whole.get(module.name)?.clone())))
+        .collect();
+    let mut faults: Vec<Fault> = Vec::new();
+    for module in modules {
+        let section = sections.get(module.name).cloned().unwrap_or_default();
+        faults.extend((module.validate)(section, &fleet).into_iter().map(|fault| {
+            document.fault_at(&format!("/{}{}", module.name, fault.pointer), fault.message)
+        }));
+    }
+    refuse_any(faults)?;
+    Ok(Loaded {
+        settings,
+        fleet,
+        base: base.to_owned(),
+        sections,
+    })
+}
+
+fn refuse_any(faults: Vec<Fault>) -> Result<(), Vec<Fault>> {
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(alicia_file::in_order(faults))
+    }
+}

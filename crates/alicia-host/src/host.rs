@@ -1,0 +1,273 @@
+//! The host as a whole: lock, identity, listener, house; then it waits for orders and signals.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use alicia_bus::BusAddress;
+use alicia_contract::platform::HostFile;
+use alicia_file::Fault;
+use alicia_identity::Authority;
+use alicia_module::{Addresses, Clock, Ending, ExternalBus, Paths, Spec};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Error;
+use crate::file::Loaded;
+use crate::house::{House, LandParts};
+use crate::http::{self, Guard, Order, Platform, Stop};
+use crate::lock::{self, HostLock};
+use crate::settings::Settings;
+
+/// The name of the module that is off when the bus is somebody else's. The one name that the host knows: the
+/// setting `bus.url` means "not ours".
+const BROKER: &str = "broker";
+
+/// Orders that may wait.
+const ORDERS_MAX: usize = 16;
+
+/// What a host is made of.
+pub struct HostOptions {
+    /// The list of modules, in the order of their start.
+    pub modules: &'static [Spec],
+    /// The checked file.
+    pub loaded: Loaded,
+    /// The data directory.
+    pub data: PathBuf,
+    /// The program file of Alicia itself.
+    pub program: PathBuf,
+    /// Reads the file again, for a reload.
+    pub reread: Box<dyn Fn() -> Result<Loaded, Vec<Fault>> + Send + Sync>,
+    /// The pages of error codes: code and text.
+    pub error_pages: &'static [(&'static str, &'static str)],
+    /// Time.
+    pub clock: Clock,
+}
+
+/// A host that runs.
+pub struct Host {
+    house: House,
+    orders: mpsc::Receiver<Order>,
+    orders_in: mpsc::Sender<Order>,
+    reread: Box<dyn Fn() -> Result<Loaded, Vec<Fault>> + Send + Sync>,
+    identity: Authority,
+    paths: Paths,
+    addresses: Addresses,
+    api: SocketAddr,
+    tasks: TaskTracker,
+    listening: CancellationToken,
+    _lock: HostLock,
+}
+
+impl Host {
+    /// Starts everything. On return REST answers and every module of the file works.
+    ///
+    /// # Errors
+    /// The first thing that failed, saying what to do; what had started has been stopped.
+    pub async fn start(options: HostOptions) -> Result<Self, Error> {
+        let HostOptions {
+            modules,
+            loaded,
+            data,
+            program,
+            reread,
+            error_pages,
+            clock,
+        } = options;
+        let paths = Paths::new(data, &loaded.base);
+        let lock = lock::take(&paths)?;
+        let settings = &loaded.settings;
+        let identity = Authority::open(&paths.identity(), settings.bus.prefix.clone())?;
+        identity.ensure_admin_key(&paths.admin_key(), clock.unix())?;
+        identity.set_fleet(&loaded.fleet);
+        let listener = listen(settings.http.listen).await?;
+        let api = listener
+            .local_addr()
+            .expect("a bound socket has an address");
+        let addresses = Addresses::default();
+        addresses.announce_api(api);
+        let external_bus = external_bus(settings, &addresses)?;
+        let land = LandParts {
+            clock: clock.clone(),
+            identity: identity.clone(),
+            paths: paths.clone(),
+            program,
+            addresses: addresses.clone(),
+            external_bus,
+        };
+        let (house, faults) = House::new(enabled(modules, settings), land, &loaded);
+        let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
+        let platform = Platform {
+            house: house.clone(),
+            identity: identity.clone(),
+            clock: clock.clone(),
+            openapi: Arc::new(http::openapi(modules)),
+            error_pages,
+            open_metrics: settings.http.open_metrics,
+            orders: orders_in.clone(),
+        };
+        let guard = Guard::new(identity.clone(), clock, settings.http.hosts.clone());
+        let (tasks, listening) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(http::serve(
+            listener,
+            http::site(platform, guard),
+            listening.clone(),
+        ));
+        let host = Self {
+            house: house.clone(),
+            orders,
+            orders_in,
+            reread,
+            identity,
+            paths,
+            addresses,
+            api,
+            tasks,
+            listening,
+            _lock: lock,
+        };
+        if let Err(error) = house.start(&loaded).await {
+            host.close().await;
+            return Err(error);
+        }
+        host.tasks.spawn(house.watch(faults));
+        host.write_down();
+        Ok(host)
+    }
+
+    /// The address of REST.
+    #[must_use]
+    pub fn api(&self) -> SocketAddr {
+        self.api
+    }
+
+    /// The address of the bus, once it is known.
+    #[must_use]
+    pub fn bus(&self) -> Option<BusAddress> {
+        self.addresses.bus().borrow().clone()
+    }
+
+    /// Who is asked about keys.
+    #[must_use]
+    pub fn identity(&self) -> &Authority {
+        &self.identity
+    }
+
+    /// A handle that asks the running host to end or to reload, for signals.
+    #[must_use]
+    pub fn handle(&self) -> HostHandle {
+        HostHandle {
+            orders: self.orders_in.clone(),
+        }
+    }
+
+    /// Carries out orders until one of them is to end; then ends.
+    pub async fn run(mut self) {
+        let stop = loop {
+            match self.orders.recv().await {
+                Some(Order::Stop(stop)) => break stop,
+                Some(Order::Reload(answer)) => {
+                    let outcome = self.reload().await;
+                    // Nobody waits any more: the reload is done all the same.
+                    drop(answer.send(outcome));
+                }
+                None => break Stop::default(),
+            }
+        };
+        let ending = if stop.leave_running {
+            Ending::Leave
+        } else {
+            Ending::Finish
+        };
+        self.house.stop(ending).await;
+        self.close().await;
+    }
+
+    async fn reload(&self) -> Result<BTreeMap<String, String>, Vec<String>> {
+        let loaded = (self.reread)()
+            .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let told = self.house.reload(&loaded).await;
+        tracing::info!(?told, "the file was read again");
+        Ok(told
+            .into_iter()
+            .map(|(module, outcome)| (module.to_owned(), outcome))
+            .collect())
+    }
+
+    async fn close(&self) {
+        self.listening.cancel();
+        lock::remove_host_file(&self.paths.host_file());
+        self.tasks.close();
+        // The watcher of panics ends with the process; only the listener is waited for, and it has a limit.
+        tokio::task::yield_now().await;
+    }
+
+    fn write_down(&self) {
+        let found = HostFile {
+            pid: std::process::id(),
+            api: format!("http://{}", self.api),
+            bus: self.bus().map(|bus| bus.to_string()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        if let Err(error) = lock::write_host_file(&self.paths.host_file(), &found) {
+            tracing::warn!(%error, "could not write host.json; commands need --api and --key");
+        }
+    }
+}
+
+/// Asks a running host.
+#[derive(Clone)]
+pub struct HostHandle {
+    orders: mpsc::Sender<Order>,
+}
+
+impl HostHandle {
+    /// Asks it to end, with or without the services.
+    pub async fn stop(&self, leave_running: bool) {
+        // A host that no longer takes orders is ending already.
+        drop(self.orders.send(Order::Stop(Stop { leave_running })).await);
+    }
+
+    /// Asks it to read the file again; the outcome is in the log.
+    pub async fn reload(&self) {
+        let (answer, told) = tokio::sync::oneshot::channel();
+        if self.orders.send(Order::Reload(answer)).await.is_ok()
+            && let Ok(Err(faults)) = told.await
+        {
+            for fault in faults {
+                tracing::error!(%fault, "the file was not taken over");
+            }
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    if !address.ip().is_loopback() {
+        return Err(Error::NotLoopback(address));
+    }
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| Error::Listen { address, source })
+}
+
+fn external_bus(settings: &Settings, addresses: &Addresses) -> Result<Option<ExternalBus>, Error> {
+    let Some(url) = &settings.bus.url else {
+        return Ok(None);
+    };
+    addresses.announce_bus(url.parse::<BusAddress>()?);
+    let username = settings.bus.username.clone();
+    Ok(Some(ExternalBus {
+        username,
+        password_file: settings.bus.password_file.clone(),
+    }))
+}
+
+fn enabled(modules: &[Spec], settings: &Settings) -> Vec<Spec> {
+    let is_on = |module: &&Spec| {
+        settings.is_enabled(module.name) && !(module.name == BROKER && settings.bus.url.is_some())
+    };
+    modules.iter().filter(is_on).copied().collect()
+}

@@ -1,0 +1,78 @@
+//! One host on one data directory.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use alicia_contract::platform::HostFile;
+use alicia_module::Paths;
+use rustix::fs::{FlockOperation, flock};
+
+use crate::Error;
+
+/// Held while the host lives; the kernel lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub(crate) struct HostLock {
+    _file: File,
+}
+
+/// Takes the data directory for this process.
+pub(crate) fn take(paths: &Paths) -> Result<HostLock, Error> {
+    let failed = |source| Error::Data {
+        path: paths.data().to_owned(),
+        source,
+    };
+    for directory in [
+        paths.data().to_owned(),
+        paths.database("x").with_file_name(""),
+        paths.logs(),
+    ] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(failed)?;
+    }
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(paths.host_lock())
+        .map_err(failed)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut text = String::new();
+            let read = file.read_to_string(&mut text);
+            let pid = read.ok().and_then(|_| text.trim().parse().ok());
+            return Err(Error::AlreadyRunning {
+                path: paths.data().to_owned(),
+                pid,
+            });
+        }
+        Err(errno) => return Err(failed(errno.into())),
+    }
+    file.set_len(0).map_err(failed)?;
+    writeln!(file, "{}", std::process::id()).map_err(failed)?;
+    Ok(HostLock { _file: file })
+}
+
+/// Writes where this host is found, in one step.
+pub(crate) fn write_host_file(path: &Path, found: &HostFile) -> io::Result<()> {
+    let temporary = path.with_extension("json.new");
+    let text = serde_json::to_vec_pretty(found).expect("text and numbers");
+    fs::write(&temporary, text)?;
+    fs::rename(&temporary, path)
+}
+
+/// Removes it; a host that is gone is not found.
+pub(crate) fn remove_host_file(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %path.display(), %error, "could not remove the host file");
+    }
+}
