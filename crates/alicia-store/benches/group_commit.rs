@@ -1,6 +1,6 @@
 //! What grouping is worth: 64 writers with group commit against the same writes one fsync each.
 //!
-//! `cargo bench -p alicia-store`. Both run in turn on the same disk, three rounds, so that a noisy
+//! `cargo bench -p alicia-store`. Both run in turn on the same disk, five rounds, so that a noisy
 //! machine disturbs both; the ratio is the figure to look at.
 #![expect(clippy::print_stdout, reason = "printing figures is what it is for")]
 
@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use alicia_store::{Connection, Error, Migration, Options, Stats, Store, Transaction};
+use tokio::task::JoinSet;
 
 const WRITERS: u64 = 64;
-const ROUNDS: usize = 3;
-const ROUND: Duration = Duration::from_secs(3);
+const ROUNDS: usize = 5;
+const ROUND: Duration = Duration::from_secs(2);
 const PAYLOAD_BYTES: usize = 300;
 
 const MIGRATIONS: &[Migration] = &[Migration {
@@ -79,27 +80,31 @@ fn open(path: &Path) -> Store {
     Store::open(Options::new(path, MIGRATIONS, clock)).expect("a fresh store")
 }
 
-/// All writers at once: their jobs share transactions.
+/// Tasks that write through one store, as a module's do: their jobs share transactions.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 fn grouped(path: &Path) -> Round {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let store = open(path);
-    let written = AtomicU64::new(0);
+    let written = Arc::new(AtomicU64::new(0));
     let started = Instant::now();
-    std::thread::scope(|scope| {
+    runtime.block_on(async {
+        let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
-            let (store, written) = (&store, &written);
-            scope.spawn(move || {
+            let (store, written) = (store.clone(), Arc::clone(&written));
+            writers.spawn(async move {
                 let mut id = writer;
                 while started.elapsed() < ROUND {
                     let body = "x".repeat(PAYLOAD_BYTES);
                     store
-                        .write_blocking(move |tx| upsert(tx, id, &body))
+                        .write(move |tx| upsert(tx, id, &body))
+                        .await
                         .expect("a write");
                     written.fetch_add(1, Relaxed);
                     id += WRITERS;
                 }
             });
         }
+        writers.join_all().await;
     });
     let per_second = written.load(Relaxed) as f64 / started.elapsed().as_secs_f64();
     Round {
@@ -108,7 +113,7 @@ fn grouped(path: &Path) -> Round {
     }
 }
 
-/// The same writers without a store: one plain connection that they take turns on, one transaction
+/// As many threads without a store: one plain connection that they take turns on, one transaction
 /// and one fsync for each write.
 #[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
 fn ungrouped(path: &Path) -> f64 {

@@ -25,8 +25,8 @@ pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// "ALIC", in the header of every database: tells our files from other programs' files.
 pub(crate) const APPLICATION_ID: i32 = 0x414c_4943;
 
-/// Files up to this size are checked page by page at every open; quick_check reads some 200 MB/s,
-/// so this costs at most a tenth of a second. Larger ones: `Store::check`.
+/// Files up to this size are checked page by page at every open: measured, 14 MiB take 0.05 s.
+/// Larger ones are checked when asked: `Store::check`.
 const CHECK_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Only the owner reads a module's data.
@@ -141,6 +141,9 @@ impl DataFile {
         };
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", synchronous)?;
+        // What a savepoint would need for its undo goes to a temporary file otherwise, a few pages
+        // for each job.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         // The checkpointer does it: see checkpoint.rs.
         connection.pragma_update(None, "wal_autocheckpoint", 0)
     }

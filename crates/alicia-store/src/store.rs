@@ -1,5 +1,6 @@
 //! The store itself: what a module holds, and how it is opened and closed.
 
+use std::fmt::{self, Debug, Formatter};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -256,6 +257,14 @@ impl Store {
             threads: Mutex::new(vec![writing, checkpointing]),
         });
         Ok(Self { queue, shared })
+    }
+}
+
+impl Debug for Store {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("file", &self.shared.file)
+            .finish_non_exhaustive()
     }
 }
 
