@@ -1,0 +1,238 @@
+//! Every decision about the life of instances: `(state, event, now) -> actions`, without I/O.
+//!
+//! ```text
+//!            wanted                  spawned               ready
+//!  stopped ─────────► waiting ─────────────────► starting ───────► running
+//!     ▲                  ▲  │ cannot be started     │                 │
+//!     │                  │  └──────────────┐        │ start_timeout   │ liveness bad, stop,
+//!     │                  │                 ▼        │                 │ restart, other settings
+//!     │ tree is empty    │ and wanted    failed     ▼                 ▼
+//!     └────────────── stopping ◄────────────────────┴─────────────────┘
+//!                        │ was unwell               │                 │
+//!                        ▼                          │ ends by itself  │
+//!            spawned  backoff ◄─────────────────────┴─────────────────┤
+//!     starting ◄─────────┘ crash loop ► failed      success ► completed
+//! ```
+//!
+//! - A slot holds at most one run. A run is let go when the keeper says that its whole process tree is
+//!   gone, and only then the next one is started, with a higher epoch.
+//! - Level, not edge: an event changes what is known or wanted, and `settle` compares the two for every
+//!   service that it touches. A lost or repeated event does no harm that the next sync does not mend.
+//! - Dependencies hold back the first start and every start after a stop. A restart after a crash does
+//!   not wait for them: what it needs may be on its own way back, and recovery must not queue.
+//! - A stop waits for those dependents that are to stop as well. Stopping or restarting a service alone
+//!   leaves its dependents as they are.
+//! - Readiness is asked until it is good for the first time, then liveness begins.
+
+mod back_off;
+mod command;
+pub mod digest;
+pub mod event;
+mod life;
+pub mod plan;
+mod service;
+mod settle;
+mod status;
+mod sync;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alicia_contract::fleet::Fleet;
+use alicia_contract::{Epoch, InstanceId, ServiceName};
+
+use event::{Action, Event, Memory, Now, Remembered, SlotId};
+use plan::{Overrides, Selection};
+use service::{Run, Service, Slot, Stray};
+
+/// The state of everything that is or should be running.
+#[derive(Debug)]
+pub struct Core {
+    fleet: Arc<Fleet>,
+    selection: Selection,
+    services: BTreeMap<ServiceName, Service>,
+    overrides: BTreeMap<ServiceName, Overrides>,
+    /// Runs that belong to no slot; each is being stopped.
+    strays: BTreeMap<InstanceId, Stray>,
+    /// Where each run is.
+    slots_by_instance: BTreeMap<InstanceId, SlotId>,
+    /// The highest epoch of each slot, also of slots that are gone.
+    epochs: BTreeMap<SlotId, Epoch>,
+    /// What was known before this life, until the slot is made.
+    remembered: BTreeMap<SlotId, Remembered>,
+    /// Deadlines; one that its owner no longer has is passed over.
+    timers: BTreeSet<(Duration, Owner)>,
+    /// Services to be settled.
+    dirty: BTreeSet<ServiceName>,
+    /// Whether the keeper is there.
+    keeper: bool,
+    /// Counts the connections to the keeper.
+    session: u64,
+    closing: bool,
+    revision: u64,
+    random: fastrand::Rng,
+    now: Now,
+    actions: Vec<Action>,
+}
+
+/// Whose deadline it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    /// The next start, or the end of `start_timeout`.
+    Slot(SlotId),
+    /// The end of a stop.
+    Run(InstanceId),
+}
+
+impl Core {
+    /// A core that knows only what is remembered. Nothing is started before the fleet and the keeper
+    /// are known. The seed decides jitter and instance ids.
+    #[must_use]
+    pub fn new(memory: Memory, seed: u64) -> Self {
+        let epochs = memory
+            .slots
+            .iter()
+            .map(|(id, slot)| (id.clone(), slot.epoch))
+            .collect();
+        Self {
+            fleet: Arc::default(),
+            selection: Selection::default(),
+            services: BTreeMap::new(),
+            overrides: memory.overrides,
+            strays: BTreeMap::new(),
+            slots_by_instance: BTreeMap::new(),
+            epochs,
+            remembered: memory.slots,
+            timers: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            keeper: false,
+            session: 0,
+            closing: false,
+            revision: 0,
+            random: fastrand::Rng::with_seed(seed),
+            now: Now::default(),
+            actions: Vec::new(),
+        }
+    }
+
+    /// Takes one event and says what is to be done.
+    pub fn handle(&mut self, event: Event, now: Now) -> Vec<Action> {
+        self.now = now;
+        match event {
+            Event::Desired(fleet, selection) => self.desired(fleet, selection),
+            Event::KeeperSynced(found) => self.synced(found),
+            Event::KeeperLost => self.keeper_lost(),
+            Event::Spawned(instance, process) => self.spawned(&instance, process),
+            Event::SpawnFailed(instance, fault) => self.spawn_failed(&instance, fault),
+            Event::Exited {
+                instance,
+                exit,
+                empty,
+            } => self.exited(&instance, exit, empty),
+            Event::Emptied { instance, killed } => self.emptied(&instance, killed),
+            Event::Probed(instance, role, verdict) => self.probed(&instance, role, verdict),
+            Event::TimerFired => self.timer_fired(),
+            Event::Command {
+                request,
+                plan,
+                reason,
+            } => self.command(request, &plan, &reason),
+            Event::Shutdown => self.shutdown(),
+            Event::ShutdownOverdue => self.shutdown_overdue(),
+        }
+        self.settle();
+        mem::take(&mut self.actions)
+    }
+
+    /// When [`Event::TimerFired`] is due, on the monotonic clock.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<Duration> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether no process is left that the core knows of.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.slots_by_instance.is_empty() && self.strays.is_empty()
+    }
+
+    /// Whether this run is in a slot, or being stopped because it is in none.
+    #[must_use]
+    pub fn knows(&self, instance: &InstanceId) -> bool {
+        self.slots_by_instance.contains_key(instance) || self.strays.contains_key(instance)
+    }
+
+    /// Whether the keeper is there.
+    #[must_use]
+    pub fn has_keeper(&self) -> bool {
+        self.keeper
+    }
+
+    /// The fleet that is wanted.
+    #[must_use]
+    pub fn fleet(&self) -> &Arc<Fleet> {
+        &self.fleet
+    }
+
+    /// What runs by itself.
+    #[must_use]
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    fn slot(&self, id: &SlotId) -> Option<&Slot> {
+        self.services.get(&id.service)?.slots.get(&id.slot)
+    }
+
+    fn slot_mut(&mut self, id: &SlotId) -> Option<&mut Slot> {
+        self.services.get_mut(&id.service)?.slots.get_mut(&id.slot)
+    }
+
+    /// The slot of a run. Every run in the index is in its slot.
+    fn slot_of(&self, instance: &InstanceId) -> Option<SlotId> {
+        self.slots_by_instance.get(instance).cloned()
+    }
+
+    fn run_mut(&mut self, id: &SlotId) -> Option<&mut Run> {
+        self.slot_mut(id)?.run.as_mut()
+    }
+
+    /// Has a service settled again, and those whose waits depend on it.
+    fn touch(&mut self, name: &ServiceName) {
+        if let Some(service) = self.services.get(name) {
+            let needs = service.spec.depends_on.0.keys();
+            self.dirty.extend(needs.chain(&service.needed_by).cloned());
+        }
+        self.dirty.insert(name.clone());
+        self.revision += 1;
+    }
+
+    fn set_slot_timer(&mut self, id: &SlotId, at: Option<Duration>) {
+        if let Some(slot) = self.slot_mut(id) {
+            slot.deadline = at;
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, Owner::Slot(id.clone())));
+        }
+    }
+
+    fn timer_fired(&mut self) {
+        while self.next_timer().is_some_and(|at| at <= self.now.monotonic) {
+            let Some((at, owner)) = self.timers.pop_first() else {
+                return;
+            };
+            match owner {
+                Owner::Slot(id) if self.slot(&id).is_some_and(|slot| slot.deadline == Some(at)) => {
+                    self.slot_due(&id);
+                }
+                Owner::Run(instance) => self.stop_due(&instance, at),
+                Owner::Slot(_) => {}
+            }
+        }
+    }
+}

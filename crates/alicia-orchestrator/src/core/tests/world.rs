@@ -1,0 +1,506 @@
+//! A model of the keeper and of the machine around the core: what runs, and what was asked of it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use alicia_contract::fleet::Fleet;
+use alicia_contract::orchestrator::{Exit, InstanceState, InstanceStatus, Transition, Verb};
+use alicia_contract::{Epoch, InstanceId, ServiceName};
+use serde_json::{Value, json};
+
+use crate::core::Core;
+use crate::core::digest::Digest;
+use crate::core::event::{
+    Action, Event, Found, FoundState, Memory, Now, Process, Remembered, Role, SlotId, Spawn,
+    SpawnFault, Verdict,
+};
+use crate::core::plan::{Plan, PlanRequest, Selection};
+
+/// A run in the model keeper.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) slot: SlotId,
+    epoch: Epoch,
+    digest: Digest,
+    started: Duration,
+    exit: Option<Exit>,
+    pub(super) children: bool,
+    asked_to_end: bool,
+}
+
+impl Held {
+    pub(super) fn lives(&self) -> bool {
+        self.exit.is_none()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.exit.is_some() && !self.children
+    }
+}
+
+/// The core, the model keeper, the clock.
+#[derive(Debug)]
+pub(super) struct World {
+    pub(super) core: Core,
+    pub(super) fleet: Fleet,
+    pub(super) now: Duration,
+    pub(super) held: BTreeMap<InstanceId, Held>,
+    /// Asked for, and not yet answered.
+    pub(super) spawns: VecDeque<Spawn>,
+    pub(super) watched: BTreeMap<InstanceId, BTreeSet<Role>>,
+    pub(super) transitions: Vec<Transition>,
+    /// What the store would hold.
+    memory: Memory,
+    pub(super) answers: u64,
+    /// Every spawn with its time; cleared per service by what gives it a clean slate.
+    pub(super) starts: BTreeMap<SlotId, Vec<Duration>>,
+    epochs: BTreeMap<SlotId, Epoch>,
+    keeper: bool,
+    /// Counts the hosts: each has its own randomness.
+    lives: u64,
+}
+
+pub(super) fn name(text: &str) -> ServiceName {
+    ServiceName::new(text).expect("a name")
+}
+
+pub(super) fn slot(service: &str, number: u32) -> SlotId {
+    SlotId {
+        service: name(service),
+        slot: number,
+    }
+}
+
+pub(super) fn fleet(services: Value) -> Fleet {
+    serde_json::from_value(json!({ "name": "test", "services": services })).expect("a fleet")
+}
+
+fn exit_of(code: Option<i32>, at: Duration) -> Exit {
+    let cause = code.map_or("killed by SIGKILL".into(), |code| {
+        format!("exit code {code}")
+    });
+    let signal = code.is_none().then(|| "SIGKILL".to_owned());
+    Exit {
+        code,
+        signal,
+        cause,
+        at: at.as_secs_f64(),
+    }
+}
+
+impl World {
+    /// A fleet, and a keeper that holds nothing.
+    pub(super) fn new(services: Value) -> Self {
+        let mut world = Self {
+            core: Core::new(Memory::default(), 7),
+            fleet: fleet(services),
+            now: Duration::from_secs(1_000),
+            held: BTreeMap::new(),
+            spawns: VecDeque::new(),
+            watched: BTreeMap::new(),
+            transitions: Vec::new(),
+            memory: Memory::default(),
+            answers: 0,
+            starts: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            keeper: true,
+            lives: 100,
+        };
+        world.desired();
+        world.sync();
+        world
+    }
+
+    pub(super) fn desired(&mut self) {
+        for (id, starts) in &mut self.starts {
+            if self.core.fleet().services.get(&id.service) != self.fleet.services.get(&id.service) {
+                starts.clear();
+            }
+        }
+        self.tell(Event::Desired(
+            Arc::new(self.fleet.clone()),
+            Selection::default(),
+        ));
+    }
+
+    pub(super) fn sync(&mut self) {
+        self.keeper = true;
+        let now = self.now;
+        let found = self
+            .held
+            .iter()
+            .map(|(instance, held)| found(instance, held, now))
+            .collect();
+        self.tell(Event::KeeperSynced(found));
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        let now = Now {
+            monotonic: self.now,
+            unix: self.now.as_secs_f64(),
+        };
+        let actions = self.core.handle(event, now);
+        for action in actions {
+            self.take(action);
+        }
+        self.check();
+    }
+
+    fn take(&mut self, action: Action) {
+        match action {
+            Action::Spawn(spawn) => self.take_spawn(*spawn),
+            Action::Stop { instance, .. } => {
+                if let Some(held) = self.held.get_mut(&instance)
+                    && self.keeper
+                {
+                    held.asked_to_end = true;
+                }
+            }
+            Action::Forget(instance) => {
+                let held = self.held.get(&instance);
+                assert!(held.is_none_or(Held::is_empty), "a living run is forgotten");
+                self.held.remove(&instance);
+            }
+            Action::Watch { instance, role, .. } => {
+                self.watched.entry(instance).or_default().insert(role);
+            }
+            Action::Unwatch(instance) => drop(self.watched.remove(&instance)),
+            Action::Record(record) => {
+                self.remember(&record.transition, record.digest);
+                self.transitions.push(record.transition);
+            }
+            Action::Answer { .. } => self.answers += 1,
+        }
+    }
+
+    fn take_spawn(&mut self, spawn: Spawn) {
+        assert!(self.keeper, "a spawn without a keeper");
+        self.starts
+            .entry(spawn.slot.clone())
+            .or_default()
+            .push(self.now);
+        self.check_start_limit(&spawn);
+        self.check_dependencies(&spawn);
+        self.spawns.push_back(spawn);
+    }
+
+    fn check_start_limit(&self, spawn: &Spawn) {
+        let limit = &spawn.spec.start_limit;
+        let since = self.now.saturating_sub(limit.within.duration());
+        let recent = self.starts[&spawn.slot]
+            .iter()
+            .filter(|start| **start > since)
+            .count();
+        assert!(
+            limit.starts == 0 || recent <= limit.starts as usize,
+            "{recent} starts of {} within {}",
+            spawn.slot,
+            limit.within
+        );
+    }
+
+    /// A first start needs its dependencies; a restart after a failure does not.
+    fn check_dependencies(&self, spawn: &Spawn) {
+        let last = self
+            .transitions
+            .iter()
+            .rev()
+            .find(|t| slot_of(t) == spawn.slot);
+        if last.is_some_and(|transition| transition.to == InstanceState::Backoff) {
+            return;
+        }
+        let status = self.core.status(0.0);
+        for need in spawn.spec.depends_on.0.keys() {
+            let needed = status
+                .services
+                .iter()
+                .find(|s| s.service == *need)
+                .expect("it is there");
+            let wanted = needed.instances.iter().filter(|i| i.slot <= needed.wanted);
+            let states: Vec<_> = wanted.map(|instance| instance.state).collect();
+            let there = [
+                InstanceState::Running,
+                InstanceState::Starting,
+                InstanceState::Completed,
+            ];
+            assert!(
+                !states.is_empty() && states.iter().all(|state| there.contains(state)),
+                "{} starts while {need} is {states:?}",
+                spawn.slot
+            );
+        }
+    }
+
+    fn remember(&mut self, transition: &Transition, digest: Digest) {
+        let remembered = Remembered {
+            epoch: transition.epoch,
+            instance: transition.instance.clone(),
+            state: transition.to,
+            since: transition.at,
+            restarts: transition.restarts,
+            exit: transition.exit.clone(),
+            reason: transition.reason.clone(),
+            digest,
+        };
+        self.memory.slots.insert(slot_of(transition), remembered);
+    }
+
+    /// What must be true after every event.
+    fn check(&self) {
+        let mut living: BTreeMap<&SlotId, u32> = BTreeMap::new();
+        for held in self.held.values().filter(|held| !held.is_empty()) {
+            *living.entry(&held.slot).or_default() += 1;
+        }
+        for (slot, count) in living {
+            assert!(count <= 1, "{count} living runs in {slot}");
+        }
+        for instance in self.held.keys().filter(|_| self.keeper) {
+            assert!(
+                self.core.knows(instance),
+                "{instance} runs and the core does not know it"
+            );
+        }
+    }
+
+    // What may happen in the world.
+
+    /// The keeper answers the first spawn.
+    pub(super) fn answer_spawn(&mut self, fault: Option<SpawnFault>) {
+        let Some(spawn) = self.spawns.pop_front() else {
+            return;
+        };
+        if !self.keeper {
+            return;
+        }
+        if let Some(fault) = fault {
+            return self.tell(Event::SpawnFailed(spawn.instance, fault));
+        }
+        // One that never came to be (the host died with it) may be used again.
+        let highest = self.epochs.insert(spawn.slot.clone(), spawn.epoch);
+        assert!(
+            highest.is_none_or(|old| old < spawn.epoch),
+            "the epoch of {} fell",
+            spawn.slot
+        );
+        let held = Held {
+            slot: spawn.slot,
+            epoch: spawn.epoch,
+            digest: spawn.digest,
+            started: self.now,
+            exit: None,
+            children: false,
+            asked_to_end: false,
+        };
+        self.held.insert(spawn.instance.clone(), held);
+        self.tell(Event::Spawned(spawn.instance, process()));
+    }
+
+    pub(super) fn answer_spawns(&mut self) {
+        while !self.spawns.is_empty() {
+            self.answer_spawn(None);
+        }
+    }
+
+    /// A leader ends.
+    pub(super) fn end(&mut self, instance: &InstanceId, code: Option<i32>) {
+        let exit = exit_of(code, self.now);
+        let Some(held) = self
+            .held
+            .get_mut(instance)
+            .filter(|held| held.exit.is_none())
+        else {
+            return;
+        };
+        held.exit = Some(exit.clone());
+        let empty = !held.children;
+        if self.keeper {
+            self.tell(Event::Exited {
+                instance: instance.clone(),
+                exit,
+                empty,
+            });
+        }
+    }
+
+    /// What a leader left behind ends.
+    pub(super) fn empty(&mut self, instance: &InstanceId) {
+        let Some(held) = self
+            .held
+            .get_mut(instance)
+            .filter(|held| held.exit.is_some())
+        else {
+            return;
+        };
+        held.children = false;
+        if self.keeper {
+            self.tell(Event::Emptied {
+                instance: instance.clone(),
+                killed: 1,
+            });
+        }
+    }
+
+    /// Everything that was asked to end does.
+    pub(super) fn finish_stops(&mut self) {
+        let asked = self.held.iter().filter(|(_, held)| held.asked_to_end);
+        for instance in asked
+            .map(|(instance, _)| instance.clone())
+            .collect::<Vec<_>>()
+        {
+            self.end(&instance, Some(0));
+            self.empty(&instance);
+        }
+    }
+
+    /// The keeper forgets what it was asked for: only the core's own persistence ends these stops.
+    pub(super) fn lose_stops(&mut self) {
+        for held in self.held.values_mut() {
+            held.asked_to_end = false;
+        }
+    }
+
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        while self.core.next_timer().is_some_and(|at| at <= self.now) {
+            self.tell(Event::TimerFired);
+        }
+    }
+
+    pub(super) fn judge(&mut self, instance: &InstanceId, role: Role, verdict: Verdict) {
+        self.tell(Event::Probed(instance.clone(), role, verdict));
+    }
+
+    pub(super) fn command(&mut self, verb: Verb, names: &[&str], instances: Option<u32>) {
+        let names: Vec<_> = names.iter().map(|text| name(text)).collect();
+        let request = PlanRequest {
+            names: &names,
+            instances,
+        };
+        let Ok(plan) = Plan::new(&self.fleet, self.core.selection(), verb, &request) else {
+            return;
+        };
+        if verb != Verb::Stop && verb != Verb::Scale {
+            let all = plan.services.iter().chain(&plan.needed).collect::<Vec<_>>();
+            self.starts.retain(|id, _| !all.contains(&&id.service));
+        }
+        for (name, overrides) in plan.overrides(&self.fleet) {
+            self.memory
+                .overrides
+                .entry(name)
+                .or_default()
+                .merge(overrides);
+        }
+        self.tell(Event::Command {
+            request: self.answers,
+            plan,
+            reason: "by test".into(),
+        });
+    }
+
+    /// The connection breaks; with `dead` the keeper and all it held are gone.
+    pub(super) fn lose_keeper(&mut self, dead: bool) {
+        self.keeper = false;
+        self.spawns.clear();
+        self.lose_stops();
+        if dead {
+            self.held.clear();
+            self.starts.clear();
+        }
+        self.tell(Event::KeeperLost);
+    }
+
+    /// The host is killed and started again.
+    pub(super) fn crash_host(&mut self) {
+        self.lives += 1;
+        self.core = Core::new(self.memory.clone(), self.lives);
+        self.watched.clear();
+        self.spawns.clear();
+        self.starts.clear();
+        self.keeper = false;
+        self.desired();
+        self.sync();
+    }
+
+    // What one can see.
+
+    pub(super) fn instances(&self, service: &str) -> Vec<InstanceStatus> {
+        let status = self.core.status(0.0);
+        let found = status
+            .services
+            .into_iter()
+            .find(|s| s.service.as_str() == service);
+        found.map(|service| service.instances).unwrap_or_default()
+    }
+
+    pub(super) fn states(&self, service: &str) -> Vec<InstanceState> {
+        self.instances(service)
+            .into_iter()
+            .map(|instance| instance.state)
+            .collect()
+    }
+
+    /// The living run of a slot.
+    pub(super) fn run(&self, service: &str, number: u32) -> InstanceId {
+        let id = slot(service, number);
+        let found = self
+            .held
+            .iter()
+            .find(|(_, held)| held.slot == id && !held.is_empty());
+        found
+            .map(|(instance, _)| instance.clone())
+            .expect("it runs")
+    }
+
+    pub(super) fn is_running(&self, service: &str, number: u32) -> bool {
+        let id = slot(service, number);
+        self.held
+            .values()
+            .any(|held| held.slot == id && !held.is_empty())
+    }
+
+    /// Each service and state that was entered since the last call.
+    pub(super) fn story(&mut self) -> Vec<String> {
+        let told = self.transitions.drain(..);
+        told.map(|t| format!("{} {:?}", slot_of(&t), t.to).to_lowercase())
+            .collect()
+    }
+}
+
+fn slot_of(transition: &Transition) -> SlotId {
+    SlotId {
+        service: transition.service.clone(),
+        slot: transition.slot,
+    }
+}
+
+fn process() -> Process {
+    Process {
+        pid: 1,
+        containment: "sweep".into(),
+        ports: BTreeMap::new(),
+    }
+}
+
+fn found(instance: &InstanceId, held: &Held, now: Duration) -> Found {
+    let state = match &held.exit {
+        Some(exit) => FoundState::Exited {
+            exit: exit.clone(),
+            requested: held.asked_to_end,
+        },
+        None if held.asked_to_end => FoundState::Stopping,
+        None => FoundState::Running,
+    };
+    Found {
+        instance: instance.clone(),
+        slot: Some(held.slot.clone()),
+        epoch: held.epoch,
+        digest: held.digest.clone(),
+        pid: 1,
+        containment: "sweep".into(),
+        ports: BTreeMap::new(),
+        state,
+        empty: held.is_empty(),
+        age: now.saturating_sub(held.started),
+    }
+}
