@@ -8,9 +8,11 @@ use serde_json::Value;
 use crate::document::Document;
 use crate::fault::Fault;
 
+pub(crate) use words::shorten;
+
 mod hint;
 mod translate;
-mod words;
+pub(crate) mod words;
 
 /// The most faults of one check; who has more mends these first.
 pub(crate) const FAULTS_MAX: usize = 200;
