@@ -1,0 +1,120 @@
+"""Topics: the ones that every service uses, and the matching of MQTT filters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+ID_PATTERN = re.compile(r"[a-z0-9-]{1,63}")
+"""Every id: a service, an instance, a prefix. Ids become topic levels and file names."""
+
+TOPIC_BYTES_MAX = 1_024
+"""The longest topic. MQTT allows 65,535; ours are short, and a limit keeps a hostile one out."""
+
+
+def is_id(text: str) -> bool:
+    """Whether the text may name a service, an instance or a prefix."""
+    return ID_PATTERN.fullmatch(text) is not None
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics of one instance of one service."""
+
+    prefix: str
+    service: str
+    instance: str
+
+    @property
+    def register(self) -> str:
+        """Where an instance announces itself."""
+        return f"{self.prefix}/system/discovery/register"
+
+    @property
+    def unregister(self) -> str:
+        """Where it leaves."""
+        return f"{self.prefix}/system/discovery/unregister"
+
+    @property
+    def heartbeat(self) -> str:
+        """Where its signs of life go."""
+        return f"{self.prefix}/system/health/{self.service}"
+
+    @property
+    def check(self) -> str:
+        """Where every service is asked for a heartbeat."""
+        return f"{self.prefix}/system/health/check"
+
+    @property
+    def command(self) -> str:
+        """Where this service is asked to do something."""
+        return self.command_of(self.service)
+
+    @property
+    def replies(self) -> str:
+        """Where the answers to this instance's own calls arrive."""
+        return f"{self.prefix}/{self.service}/replies/{self.instance}"
+
+    def command_of(self, service: str) -> str:
+        """Where another service is asked to do something."""
+        return f"{self.prefix}/{service}/command"
+
+    def absolute(self, topic: str) -> str:
+        """The whole topic. A leading `/` means from the root, as in `allow:` of the file."""
+        return topic[1:] if topic.startswith("/") else f"{self.prefix}/{topic}"
+
+    def relative(self, topic: str) -> str:
+        """The reverse of `absolute`."""
+        start = f"{self.prefix}/"
+        return topic[len(start) :] if topic.startswith(start) else f"/{topic}"
+
+    def takes_replies(self, topic: str) -> bool:
+        """Whether an answer may be sent to the topic that a caller named.
+
+        A caller must not make this service speak where only the service itself may: no heartbeat,
+        no registration, no command in its name.
+        """
+        if not is_topic(topic) or topic.startswith("$"):
+            return False
+        if topic.endswith("/command"):
+            return False
+        return not topic.startswith(f"{self.prefix}/system/") or "/replies/" in topic
+
+
+def is_topic(topic: str) -> bool:
+    """Whether one can publish to it."""
+    return _fits(topic) and "+" not in topic and "#" not in topic
+
+
+def is_filter(text: str) -> bool:
+    """Whether one can subscribe to it (MQTT 5 section 4.7.1)."""
+    levels = text.split("/")
+    for index, level in enumerate(levels):
+        if "#" in level and (level != "#" or index != len(levels) - 1):
+            return False
+        if "+" in level and level != "+":
+            return False
+    return _fits(text)
+
+
+def _fits(text: str) -> bool:
+    if not text or "\0" in text:
+        return False
+    try:
+        return len(text.encode()) <= TOPIC_BYTES_MAX
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can carry and MQTT cannot
+        return False
+
+
+def filter_matches(text: str, topic: str) -> bool:
+    """Whether a filter matches a topic, as MQTT 5 section 4.7 defines it."""
+    if topic.startswith("$") and text[:1] in ("+", "#"):
+        return False
+    levels = topic.split("/")
+    wanted = text.split("/")
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(levels) or level not in ("+", levels[index]):
+            return False
+    return len(levels) == len(wanted)
