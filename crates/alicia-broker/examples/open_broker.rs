@@ -5,36 +5,46 @@
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alicia_broker::{
-    Authority, Engine, EngineOptions, Identity, Login, Observer, Reason, Refusal, Refused,
+    Authority, Engine, EngineOptions, Identity, Limits, Login, Observer, Reason, Refusal, Refused,
+    Subject,
 };
 
-/// The suite checks with this filter that a subscription can be refused.
+/// The suite checks with this filter that a subscription can be refused. Its own MQTT 5 client
+/// knows no other code for it than 0x80, unspecified.
 const REFUSED_FILTER: &str = "test/nosubscribe";
+/// The keep-alive that the suite expects a server to impose.
+const KEEP_ALIVE_MAX: Duration = Duration::from_secs(60);
 
 struct Open;
 
+struct Anybody(Identity);
+
 impl Authority for Open {
-    fn authenticate(&self, _: &Login<'_>) -> Result<Identity, Refusal> {
-        Ok(Identity::named("anybody"))
+    fn authenticate(&self, _: &Login<'_>) -> Result<Arc<dyn Subject>, Refusal> {
+        Ok(Arc::new(Anybody(Identity::named("anybody"))))
+    }
+}
+
+impl Subject for Anybody {
+    fn identity(&self) -> &Identity {
+        &self.0
     }
 
-    fn may_publish(&self, _: &Identity, _: &str, _: bool) -> Result<(), Refusal> {
+    fn may_publish(&self, _: &str, _: bool) -> Result<(), Refusal> {
         Ok(())
     }
 
-    fn may_subscribe(&self, _: &Identity, filter: &str) -> Result<(), Refusal> {
+    fn may_subscribe(&self, filter: &str) -> Result<(), Refusal> {
         match filter {
-            REFUSED_FILTER => Err(Refusal::new(
-                Reason::NotAuthorized,
-                "by request of the suite",
-            )),
+            REFUSED_FILTER => Err(Refusal::new(Reason::Undisclosed, "by request of the suite")),
             _ => Ok(()),
         }
     }
 
-    fn check_payload(&self, _: &Identity, _: &str, _: &[u8]) -> Result<(), Refusal> {
+    fn check_payload(&self, _: &str, _: &[u8]) -> Result<(), Refusal> {
         Ok(())
     }
 }
@@ -60,7 +70,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 .unwrap_or(([127, 0, 0, 1], 1883).into()),
         ),
         websocket: addresses.get(1).copied(),
-        ..EngineOptions::default()
+        limits: Limits {
+            keep_alive_max: KEEP_ALIVE_MAX,
+            ..Limits::default()
+        },
+        store: None,
     };
     let engine = Engine::start(options, Arc::new(Open), Arc::new(Open)).await?;
     println!(

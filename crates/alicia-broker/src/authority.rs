@@ -1,7 +1,7 @@
 //! Who may do what: the questions that the broker asks, and the answers it understands.
 //!
-//! The broker knows no policy. It asks an [`Authority`] at CONNECT, at every PUBLISH and at every
-//! SUBSCRIBE, and refuses whatever is not granted.
+//! The broker knows no policy. It asks an [`Authority`] at CONNECT and the [`Subject`] that it got there at
+//! every PUBLISH and SUBSCRIBE, and refuses whatever is not granted.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -63,6 +63,8 @@ pub enum Reason {
     NotAuthorized,
     /// The client id belongs to another identity.
     ClientIdTaken,
+    /// Not allowed, and the client is not to learn why.
+    Undisclosed,
     /// A newer epoch of the same identity is connected.
     StaleEpoch,
     /// The envelope names a source other than the sender.
@@ -95,10 +97,11 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order of their declaration.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::BadCredentials,
         Self::NotAuthorized,
         Self::ClientIdTaken,
+        Self::Undisclosed,
         Self::StaleEpoch,
         Self::ForgedSource,
         Self::BadPayload,
@@ -121,6 +124,7 @@ impl Reason {
             Self::BadCredentials => "bad_credentials",
             Self::NotAuthorized => "not_authorized",
             Self::ClientIdTaken => "client_id_taken",
+            Self::Undisclosed => "undisclosed",
             Self::StaleEpoch => "stale_epoch",
             Self::ForgedSource => "forged_source",
             Self::BadPayload => "bad_payload",
@@ -202,36 +206,38 @@ pub struct Refused {
     pub unreported: u64,
 }
 
-/// The policy. Each answer is computed at once: no answer may wait for the network or a disk.
+/// Knows who somebody is. The answer is computed at once: it may not wait for the network or a disk.
 pub trait Authority: Send + Sync + 'static {
-    /// Who the client is.
+    /// Who the client is, with what it may do.
     ///
     /// # Errors
     /// The client is not let in.
-    fn authenticate(&self, login: &Login<'_>) -> Result<Identity, Refusal>;
+    fn authenticate(&self, login: &Login<'_>) -> Result<Arc<dyn Subject>, Refusal>;
+}
+
+/// An authenticated client and its permissions, for as long as it is connected. Permissions may
+/// change meanwhile: they are asked for each time.
+pub trait Subject: Send + Sync + 'static {
+    /// Who it is.
+    fn identity(&self) -> &Identity;
 
     /// Whether a message may be published; asked for wills too, at CONNECT and when they fire.
     ///
     /// # Errors
     /// The message is dropped.
-    fn may_publish(&self, identity: &Identity, topic: &str, retain: bool) -> Result<(), Refusal>;
+    fn may_publish(&self, topic: &str, retain: bool) -> Result<(), Refusal>;
 
     /// Whether a filter may be subscribed. For shared subscriptions this is the inner filter.
     ///
     /// # Errors
     /// The subscription is not made.
-    fn may_subscribe(&self, identity: &Identity, filter: &str) -> Result<(), Refusal>;
+    fn may_subscribe(&self, filter: &str) -> Result<(), Refusal>;
 
     /// Whether the payload is fit for the topic and names no other sender.
     ///
     /// # Errors
     /// The message is dropped.
-    fn check_payload(
-        &self,
-        identity: &Identity,
-        topic: &str,
-        payload: &[u8],
-    ) -> Result<(), Refusal>;
+    fn check_payload(&self, topic: &str, payload: &[u8]) -> Result<(), Refusal>;
 }
 
 /// Is told what happens; must not block.

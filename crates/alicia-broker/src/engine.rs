@@ -17,6 +17,7 @@ mod clock;
 mod core;
 mod delivery;
 mod door;
+mod fitting;
 mod hooks;
 mod limits;
 mod pace;
@@ -25,14 +26,16 @@ mod refusals;
 mod retained;
 mod shares;
 mod topic;
+mod vault;
 
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use alicia_store::Store;
 use rmqtt::context::ServerContext;
 use rmqtt::net::Builder;
 use rmqtt::server::MqttServer;
@@ -44,6 +47,7 @@ pub use self::clients::Transport;
 use self::core::{Core, Counters};
 use self::door::Door;
 pub use self::limits::Limits;
+pub use self::vault::MIGRATIONS;
 use crate::authority::{Authority, Observer, Reason};
 
 /// Threads of the engine, at most: routing is cheap, and the house needs the other cores.
@@ -56,7 +60,7 @@ const STOP_POLL: Duration = Duration::from_millis(10);
 const LISTENER_ID: u16 = 1;
 
 /// Where the broker listens, and its limits.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct EngineOptions {
     /// MQTT over TCP; port 0 takes any free port.
     pub tcp: Option<SocketAddr>,
@@ -64,6 +68,9 @@ pub struct EngineOptions {
     pub websocket: Option<SocketAddr>,
     /// Everything that is limited.
     pub limits: Limits,
+    /// Where retained messages and sessions are kept; without it they end with the process. Its
+    /// migrations are [`MIGRATIONS`].
+    pub store: Option<Store>,
 }
 
 /// What can go wrong with the engine.
@@ -78,6 +85,9 @@ pub enum EngineError {
         /// What the system says.
         source: io::Error,
     },
+    /// The store cannot be read.
+    #[error("read retained messages and sessions")]
+    Store(#[from] alicia_store::Error),
     /// The library's own listener cannot be opened.
     #[error("open the broker's inner listener: {0}")]
     Inner(String),
@@ -179,6 +189,7 @@ impl Engine {
             accounts: accounts::Accounts::default(),
             retained: retained::Retained::default(),
             counters: Counters::default(),
+            vault: OnceLock::new(),
         });
         let handle = runtime.handle().clone();
         let opening = handle.spawn(open(Arc::clone(&core), options, handle.clone()));
@@ -294,12 +305,32 @@ impl Engine {
                 self.core.clients.connections()
             );
         }
+        self.remember().await;
         if let Some(runtime) = self.runtime.take() {
             let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP_WAIT));
             if let Err(fault) = ended.await {
                 tracing::warn!("failed to end the broker's threads: {fault}");
             }
         }
+    }
+
+    /// Writes down how far each session has come, and that from now on nothing is forgotten.
+    async fn remember(&self) {
+        let Some(vault) = self.core.vault.get() else {
+            return;
+        };
+        let shared = self.scx.extends.shared().await;
+        for entry in shared.iter() {
+            let lasts = self.core.accounts.get(&entry.id().client_id);
+            if let Some(session) = entry
+                .session()
+                .filter(|_| lasts.is_some_and(|a| a.lasting()))
+            {
+                hooks::remember_absence(vault, &session).await;
+            }
+        }
+        drop(shared);
+        vault.close().await;
     }
 }
 
@@ -335,6 +366,7 @@ async fn open(
     *scx.extends.shared_mut().await =
         Box::new(delivery::Delivery::new(scx.clone(), Arc::clone(&core)));
     *scx.extends.retain_mut().await = Box::new(retained::Storage(Arc::clone(&core)));
+    *scx.extends.fitter_mgr_mut().await = Box::new(fitting::Fittings::new(&core.limits));
     *scx.extends.shared_subscription_mut().await =
         Box::new(shares::LeastLoaded::new(Arc::clone(&core)));
     hooks::register(&scx, &core).await;
@@ -343,6 +375,11 @@ async fn open(
         .bind()
         .and_then(|listener| listener.tcp());
     let inner = inner.map_err(|fault| EngineError::Inner(fault.to_string()))?;
+    if let Some(store) = options.store {
+        let vault = vault::restore(store, &scx, &core, &inner.cfg).await?;
+        runtime.spawn(Arc::clone(&vault).sweep());
+        core.vault.get_or_init(|| vault);
+    }
     let address = inner
         .local_addr()
         .map_err(|fault| EngineError::Inner(fault.to_string()))?;
@@ -386,7 +423,6 @@ fn address_of(listener: Option<&TcpListener>) -> Option<SocketAddr> {
 
 /// The library's own limits; what it cannot limit well is limited by the door and the hooks.
 fn settings(limits: &Limits) -> Builder {
-    let keep_alive_max = u16::try_from(limits.keep_alive_max.as_secs()).unwrap_or(u16::MAX);
     Builder::new()
         .name("inner")
         .laddr(([127, 0, 0, 1], 0).into())
@@ -396,7 +432,6 @@ fn settings(limits: &Limits) -> Builder {
         .max_connections(limits.connections_max)
         .max_handshaking_limit(limits.connections_max)
         .max_packet_size(limits.packet_bytes_max)
-        .max_keepalive(keep_alive_max)
         .max_inflight(NonZeroU16::new(limits.inflight_max).unwrap_or(NonZeroU16::MIN))
         .handshake_timeout(limits.connect_timeout)
         // The door notices a stuck client first and knows what to say about it.

@@ -6,5 +6,9 @@
 mod authority;
 mod engine;
 
-pub use authority::{Attempt, Authority, Identity, Login, Observer, Reason, Refusal, Refused};
-pub use engine::{ClientInfo, Engine, EngineError, EngineOptions, Limits, Stats, Transport};
+pub use authority::{
+    Attempt, Authority, Identity, Login, Observer, Reason, Refusal, Refused, Subject,
+};
+pub use engine::{
+    ClientInfo, Engine, EngineError, EngineOptions, Limits, MIGRATIONS, Stats, Transport,
+};

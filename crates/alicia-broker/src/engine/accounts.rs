@@ -5,12 +5,14 @@
 //! the cost back when the last reference to it is gone, wherever the library dropped it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
+use rmqtt::types::Publish;
 
 use super::packet;
+use super::vault::Row;
 
 /// What a message costs beside its topic, properties and payload: the library's structures.
 /// Measured: 100,000 queued messages of 64 bytes hold some 45 MB.
@@ -22,13 +24,16 @@ pub(crate) struct Account {
     held_bytes: AtomicUsize,
     /// The inner port of the connection that serves the session; 0 while there is none.
     port: AtomicU32,
+    /// Whether the session outlives its connection.
+    lasting: AtomicBool,
 }
 
-/// A payload that is paid for.
+/// A payload that is paid for, and remembered on disk where there is a row.
 struct Charged {
     payload: Bytes,
     cost: usize,
     account: Arc<Account>,
+    _row: Option<Row>,
 }
 
 impl AsRef<[u8]> for Charged {
@@ -46,25 +51,24 @@ impl Drop for Charged {
 }
 
 impl Account {
-    /// Charges a message to the session; false, and nothing charged, when there is no room.
-    pub(crate) fn charge(
-        self: &Arc<Self>,
-        publish: &mut rmqtt::types::Publish,
-        bytes_max: usize,
-    ) -> bool {
-        let cost = MESSAGE_OVERHEAD_BYTES + packet::body_bytes(publish);
-        let held = self.held_bytes.fetch_add(cost, Ordering::Relaxed);
-        if held + cost > bytes_max {
-            self.held_bytes.fetch_sub(cost, Ordering::Relaxed);
-            return false;
-        }
+    /// Whether a message fits into the session's budget.
+    pub(crate) fn has_room(&self, publish: &Publish, bytes_max: usize) -> bool {
+        self.held_bytes() + cost(publish) <= bytes_max
+    }
+
+    /// Charges a message to the session, until its last copy is gone; and its row with it. Who asks
+    /// for room at the same time may overdraw the budget, each by one message.
+    pub(crate) fn charge(self: &Arc<Self>, publish: &mut Publish, row: Option<Row>) {
+        let cost = cost(publish);
+        self.held_bytes.fetch_add(cost, Ordering::Relaxed);
         let payload = std::mem::take(&mut publish.payload);
+        let account = Arc::clone(self);
         publish.payload = Bytes::from_owner(Charged {
             payload,
             cost,
-            account: Arc::clone(self),
+            account,
+            _row: row,
         });
-        true
     }
 
     /// Bytes that wait for the session.
@@ -72,10 +76,23 @@ impl Account {
         self.held_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether the session outlives its connection.
+    pub(crate) fn lasting(&self) -> bool {
+        self.lasting.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_lasting(&self, lasting: bool) {
+        self.lasting.store(lasting, Ordering::Relaxed);
+    }
+
     /// Whether a connection serves the session.
     pub(crate) fn online(&self) -> bool {
         self.port.load(Ordering::Relaxed) != 0
     }
+}
+
+fn cost(publish: &Publish) -> usize {
+    MESSAGE_OVERHEAD_BYTES + packet::body_bytes(publish)
 }
 
 /// The accounts of all sessions, by client id.
@@ -113,16 +130,14 @@ impl Accounts {
         Arc::clone(accounts.entry(client_id.to_owned()).or_default())
     }
 
-    /// The connection is gone; unless another one serves the session already.
-    pub(crate) fn disconnected(&self, client_id: &str, port: u16) {
-        if let Some(account) = self.get(client_id) {
+    /// The connection is gone. False when another one serves the session already.
+    pub(crate) fn disconnected(&self, client_id: &str, port: u16) -> bool {
+        self.get(client_id).is_some_and(|account| {
             let served_by = u32::from(port);
-            let unserved =
-                account
-                    .port
-                    .compare_exchange(served_by, 0, Ordering::Relaxed, Ordering::Relaxed);
-            tracing::trace!(client_id, ?unserved, "connection gone");
-        }
+            let port = &account.port;
+            port.compare_exchange(served_by, 0, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        })
     }
 
     /// The session is gone.
@@ -137,10 +152,10 @@ impl Accounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rmqtt::codec::types::{Publish, QoS};
+    use rmqtt::codec::types::{Publish as Inner, QoS};
 
-    fn publish(payload: usize) -> rmqtt::types::Publish {
-        Publish {
+    fn publish(payload: usize) -> Publish {
+        Inner {
             dup: false,
             retain: false,
             qos: QoS::AtMostOnce,
@@ -156,7 +171,7 @@ mod tests {
     fn a_cost_is_given_back_with_the_last_copy() {
         let account = Arc::new(Account::default());
         let mut message = publish(1_000);
-        assert!(account.charge(&mut message, 10_000));
+        account.charge(&mut message, None);
         let held = account.held_bytes();
         assert!(held > 1_000, "{held}");
         let copy = message.clone();
@@ -171,16 +186,19 @@ mod tests {
     fn an_empty_payload_costs_too() {
         let account = Arc::new(Account::default());
         let mut message = publish(0);
-        assert!(account.charge(&mut message, 10_000));
+        account.charge(&mut message, None);
         assert!(account.held_bytes() >= MESSAGE_OVERHEAD_BYTES);
         drop(message);
         assert_eq!(account.held_bytes(), 0);
     }
 
     #[test]
-    fn what_finds_no_room_is_not_charged() {
+    fn the_budget_is_for_all_that_waits() {
         let account = Arc::new(Account::default());
-        assert!(!account.charge(&mut publish(1_000), 1_000));
-        assert_eq!(account.held_bytes(), 0);
+        assert!(!account.has_room(&publish(1_000), 1_000));
+        assert!(account.has_room(&publish(1_000), 2_000));
+        let mut message = publish(1_000);
+        account.charge(&mut message, None);
+        assert!(!account.has_room(&publish(1_000), 2_000));
     }
 }

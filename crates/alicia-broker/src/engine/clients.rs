@@ -13,7 +13,7 @@ use rmqtt::types::Id;
 use tokio::sync::Notify;
 
 use super::limits::Limits;
-use crate::authority::{Identity, Reason, Refusal};
+use crate::authority::{Identity, Reason, Refusal, Subject};
 
 /// How a client reaches the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub(crate) mod code {
 }
 
 /// One open connection whose CONNECT was let in.
-#[derive(Debug)]
 pub(crate) struct Client {
+    pub(crate) subject: Arc<dyn Subject>,
     pub(crate) identity: Identity,
     pub(crate) peer: SocketAddr,
     pub(crate) transport: Transport,
@@ -55,13 +55,14 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(
-        identity: Identity,
+        subject: Arc<dyn Subject>,
         peer: SocketAddr,
         transport: Transport,
         protocol_level: u8,
     ) -> Self {
         Self {
-            identity,
+            identity: subject.identity().clone(),
+            subject,
             peer,
             transport,
             protocol_level,
@@ -106,14 +107,15 @@ impl Client {
     }
 }
 
-#[derive(Debug)]
 struct Owner {
     name: Arc<str>,
+    /// The latest client; none for a session that was found in the store.
+    subject: Option<Arc<dyn Subject>>,
     connections: u32,
     session: Option<Id>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Inner {
     /// By the port under which the broker's inner listener sees the connection.
     by_port: HashMap<u16, Arc<Client>>,
@@ -122,7 +124,7 @@ struct Inner {
 }
 
 /// All connections, and the owners of all client ids.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Clients {
     inner: RwLock<Inner>,
 }
@@ -157,14 +159,12 @@ impl Clients {
         inner.note_takeover(client_id);
         if !client_id.is_empty() {
             client.name_client_id(client_id);
-            let owner = inner.owners.entry(client_id.to_owned());
-            owner
-                .or_insert(Owner {
-                    name,
-                    connections: 0,
-                    session: None,
-                })
-                .connections += 1;
+            let owner = inner
+                .owners
+                .entry(client_id.to_owned())
+                .or_insert(Owner::named(&name));
+            owner.subject = Some(Arc::clone(&client.subject));
+            owner.connections += 1;
         }
         Ok(Admission {
             clients: Arc::clone(self),
@@ -191,13 +191,7 @@ impl Clients {
             client.in_session.store(true, Ordering::Relaxed);
         }
         let owner = inner.owners.entry(id.client_id.to_string());
-        owner
-            .or_insert_with(|| Owner {
-                name: Arc::clone(name),
-                connections: 0,
-                session: None,
-            })
-            .session = Some(id.clone());
+        owner.or_insert_with(|| Owner::named(name)).session = Some(id.clone());
     }
 
     /// A session is gone for good. False when a newer session of the same client id took over.
@@ -216,12 +210,9 @@ impl Clients {
         true
     }
 
-    /// The identity that a client id belongs to.
-    pub(crate) fn owner(&self, client_id: &str) -> Option<Arc<str>> {
-        self.read()
-            .owners
-            .get(client_id)
-            .map(|owner| Arc::clone(&owner.name))
+    /// The permissions of the latest client with this client id.
+    pub(crate) fn subject(&self, client_id: &str) -> Option<Arc<dyn Subject>> {
+        self.read().owners.get(client_id)?.subject.clone()
     }
 
     /// All open connections.
@@ -245,6 +236,17 @@ impl Clients {
 
     fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Owner {
+    fn named(name: &Arc<str>) -> Self {
+        Self {
+            name: Arc::clone(name),
+            subject: None,
+            connections: 0,
+            session: None,
+        }
     }
 }
 
@@ -348,12 +350,32 @@ impl Drop for Admission {
 mod tests {
     use super::*;
 
+    struct Nobody(Identity);
+
+    impl Subject for Nobody {
+        fn identity(&self) -> &Identity {
+            &self.0
+        }
+
+        fn may_publish(&self, _: &str, _: bool) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn may_subscribe(&self, _: &str) -> Result<(), Refusal> {
+            Ok(())
+        }
+
+        fn check_payload(&self, _: &str, _: &[u8]) -> Result<(), Refusal> {
+            Ok(())
+        }
+    }
+
     fn client(name: &str, epoch: u64) -> Client {
-        let identity = Identity {
+        let subject = Arc::new(Nobody(Identity {
             name: name.into(),
             epoch,
-        };
-        Client::new(identity, ([127, 0, 0, 1], 1).into(), Transport::Tcp, 5)
+        }));
+        Client::new(subject, ([127, 0, 0, 1], 1).into(), Transport::Tcp, 5)
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! What the parts of the engine share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::accounts::Accounts;
 use super::clients::{Client, Clients};
 use super::limits::Limits;
 use super::refusals::Refusals;
 use super::retained::Retained;
+use super::vault::Vault;
 use crate::authority::{Attempt, Authority, Refusal, Refused};
 
 /// Shared by all connections and all hooks.
@@ -19,6 +20,8 @@ pub(crate) struct Core {
     pub(crate) retained: Retained,
     pub(crate) refusals: Refusals,
     pub(crate) counters: Counters,
+    /// Set once at start, when there is a store.
+    pub(crate) vault: OnceLock<Arc<Vault>>,
 }
 
 /// What happened since the start.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rmqtt::codec::types::QoS;
 use rmqtt::codec::v5::PublishProperties;
 use rmqtt::context::ServerContext;
 use rmqtt::session::Session;
@@ -19,7 +20,7 @@ use rmqtt::types::{
 };
 
 use super::core::{Core, count};
-use crate::authority::Identity;
+use super::vault::Deliveries;
 
 /// Payloads up to this size are copied out of the network buffer that they arrived in, so that a
 /// small message does not keep a large buffer alive.
@@ -70,19 +71,21 @@ impl Delivery {
     }
 
     /// Hands a message to one subscriber; false when it was dropped.
-    fn deliver(&self, from: &From, publish: &Publish, relation: &SubRelation) -> bool {
-        let client_id = &relation.1;
-        let Some((tx, _)) = self.inner.tx(client_id) else {
+    fn deliver(
+        &self,
+        from: &From,
+        publish: &Publish,
+        relation: &SubRelation,
+        deliveries: &mut Deliveries,
+    ) -> bool {
+        let Some((tx, _)) = self.inner.tx(&relation.1) else {
             return false;
         };
         let mut shaped = shape(publish, relation);
-        let account = self.core.accounts.open_or_get(client_id);
-        if !account.charge(&mut shaped, self.core.limits.queue_bytes_max) {
-            count(&self.core.counters.dropped_full);
-            return false;
-        }
-        tx.unbounded_send(Message::Forward(from.clone(), shaped))
-            .is_ok()
+        self.core.hold(&relation.1, from, &mut shaped, deliveries)
+            && tx
+                .unbounded_send(Message::Forward(from.clone(), shaped))
+                .is_ok()
     }
 
     /// A will was allowed when its client connected; its permission may be gone since.
@@ -90,14 +93,33 @@ impl Delivery {
         if !matches!(from.typ(), FromType::LastWill) {
             return true;
         }
-        let Some(name) = self.core.clients.owner(&from.id.client_id) else {
-            return true;
-        };
-        let identity = Identity { name, epoch: 0 };
-        self.core
-            .authority
-            .may_publish(&identity, &publish.topic, publish.retain)
-            .is_ok()
+        let subject = self.core.clients.subject(&from.id.client_id);
+        subject.is_none_or(|subject| subject.may_publish(&publish.topic, publish.retain).is_ok())
+    }
+}
+
+impl Core {
+    /// Charges a message to its receiver, and remembers it when the receiver's session lasts. False
+    /// when there is no room, and the message is dropped.
+    fn hold(
+        &self,
+        client_id: &str,
+        from: &From,
+        publish: &mut Publish,
+        deliveries: &mut Deliveries,
+    ) -> bool {
+        let account = self.accounts.open_or_get(client_id);
+        let bytes_max = self.limits.queue_bytes_max;
+        if !account.has_room(publish, bytes_max) {
+            count(&self.counters.dropped_full);
+            return false;
+        }
+        let lasts = account.lasting() && publish.qos != QoS::AtMostOnce;
+        let vault = self.vault.get().filter(|_| lasts);
+        let receiver = (client_id, account.online());
+        let row = vault.map(|vault| vault.row(deliveries, receiver, from, publish));
+        account.charge(publish, row);
+        true
     }
 }
 
@@ -144,10 +166,15 @@ impl Shared for Delivery {
             return Ok(0);
         };
         compact(&mut publish);
+        let mut deliveries = Deliveries::default();
         let delivered = relations
             .iter()
-            .filter(|relation| self.deliver(&from, &publish, relation));
-        Ok(delivered.count())
+            .filter(|relation| self.deliver(&from, &publish, relation, &mut deliveries))
+            .count();
+        if let Some(vault) = self.core.vault.get() {
+            vault.deliver(deliveries, publish.take_payload()).await;
+        }
+        Ok(delivered)
     }
 
     async fn forwards_and_get_shareds(
@@ -320,10 +347,18 @@ impl Entry for BudgetedEntry {
         if self.address(&mut publish).await.is_none() {
             return Ok(());
         }
-        let account = self.core.accounts.open_or_get(&self.inner.id().client_id);
-        if !account.charge(&mut publish, self.core.limits.queue_bytes_max) {
-            count(&self.core.counters.dropped_full);
+        let mut deliveries = Deliveries::default();
+        let payload = publish.payload.clone();
+        if !self.core.hold(
+            &self.inner.id().client_id,
+            &from,
+            &mut publish,
+            &mut deliveries,
+        ) {
             return Ok(());
+        }
+        if let Some(vault) = self.core.vault.get() {
+            vault.deliver(deliveries, payload).await;
         }
         self.inner.publish(from, publish).await
     }

@@ -31,7 +31,7 @@ use self::relay::End;
 use super::clients::{Admission, Client, Transport, code};
 use super::core::{Core, count};
 use super::topic;
-use crate::authority::{Attempt, Identity, Login, Reason, Refusal, Refused};
+use crate::authority::{Attempt, Login, Reason, Refusal, Refused, Subject};
 
 /// How long to wait when accepting fails; it fails for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -146,15 +146,15 @@ impl Door {
             password: opening.password.as_deref(),
             peer,
         };
-        let identity = self
+        let subject = self
             .core
             .authority
             .authenticate(&login)
             .inspect_err(|refusal| {
                 self.refuse_stranger(peer, &opening.client_id, refusal.clone());
             })?;
-        let client = Client::new(identity.clone(), peer, transport, opening.level);
-        let checked = self.check_will(&identity, opening).and_then(|()| {
+        let client = Client::new(Arc::clone(&subject), peer, transport, opening.level);
+        let checked = self.check_will(&*subject, opening).and_then(|()| {
             self.core
                 .clients
                 .admit(client, &opening.client_id, &self.core.limits)
@@ -162,7 +162,7 @@ impl Door {
         checked.inspect_err(|refusal| {
             self.core.refusals.note(Refused {
                 attempt: Attempt::Connect,
-                identity: Some(Arc::clone(&identity.name)),
+                identity: Some(Arc::clone(&subject.identity().name)),
                 client_id: opening.client_id.clone(),
                 peer,
                 topic: opening.will.as_ref().map(|will| will.topic.clone()),
@@ -173,17 +173,13 @@ impl Door {
     }
 
     /// A will is a publish that happens later: it needs the same permission.
-    fn check_will(&self, identity: &Identity, opening: &Opening) -> Result<(), Refusal> {
+    fn check_will(&self, subject: &dyn Subject, opening: &Opening) -> Result<(), Refusal> {
         let Some(will) = &opening.will else {
             return Ok(());
         };
         topic::check_name(&will.topic, &self.core.limits)?;
-        self.core
-            .authority
-            .may_publish(identity, &will.topic, will.retain)?;
-        self.core
-            .authority
-            .check_payload(identity, &will.topic, &will.payload)
+        subject.may_publish(&will.topic, will.retain)?;
+        subject.check_payload(&will.topic, &will.payload)
     }
 
     /// Connects an admitted client with the library and serves it.

@@ -1,6 +1,7 @@
 //! The library's questions and reports, answered with the authority's permissions and the limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rmqtt::codec::v5::{PublishAckReason, SubscribeAckReason, ToReasonCode};
@@ -8,21 +9,24 @@ use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
 use rmqtt::session::Session;
 use rmqtt::types::{
-    AuthResult, ConnectInfo, Publish, PublishAclResult, PublishResult, Reason as SessionReason,
-    Subscribe, SubscribeAclResult,
+    AuthResult, ConnectInfo, Disconnect, Publish, PublishAclResult, PublishResult,
+    Reason as SessionReason, Subscribe, SubscribeAclResult,
 };
 
 use super::clients::Client;
 use super::core::{Core, count};
 use super::packet;
 use super::topic;
+use super::vault::{Lasting, Vault};
 use crate::authority::{Attempt, Reason, Refusal};
 
-const HANDLED: [Type; 8] = [
+const HANDLED: [Type; 10] = [
     Type::ClientAuthenticate,
     Type::ClientConnected,
     Type::ClientDisconnected,
     Type::SessionTerminated,
+    Type::SessionSubscribed,
+    Type::SessionUnsubscribed,
     Type::ClientSubscribeCheckAcl,
     Type::MessagePublishCheckAcl,
     Type::MessageExpiryCheck,
@@ -71,16 +75,31 @@ impl Handler for Hooks {
                 .await
                 .then_some(HookResult::MessageExpiry),
             Parameter::ClientConnected(session) => {
-                self.connected(session);
+                self.connected(session).await;
                 None
             }
             Parameter::ClientDisconnected(session, reason) => {
-                self.disconnected(session, reason);
+                self.disconnected(session, reason).await;
                 None
             }
             Parameter::SessionTerminated(session, _) => {
-                if self.core.clients.session_ended(&session.id) {
-                    self.core.accounts.close(&session.id.client_id);
+                self.terminated(session).await;
+                None
+            }
+            Parameter::SessionSubscribed(session, subscribe) => {
+                if let Some(vault) = self.vault_of(session) {
+                    let (filter, options) = (&subscribe.topic_filter, &subscribe.opts);
+                    vault
+                        .subscribed(&session.id.client_id, filter, options)
+                        .await;
+                }
+                None
+            }
+            Parameter::SessionUnsubscribed(session, unsubscribe) => {
+                if let Some(vault) = self.vault_of(session) {
+                    vault
+                        .unsubscribed(&session.id.client_id, &unsubscribe.topic_filter)
+                        .await;
                 }
                 None
             }
@@ -109,24 +128,60 @@ impl Hooks {
         }
     }
 
-    fn connected(&self, session: &Session) {
-        let id = &session.id;
-        if let Some(client) = self.core.clients.of(id) {
-            self.core.clients.session_began(id, &client.identity.name);
-            if let Some(peer) = id.remote_addr {
-                self.core.accounts.connected(&id.client_id, peer.port());
-            }
+    async fn connected(&self, session: &Session) {
+        let (core, id) = (&self.core, &session.id);
+        let (Some(client), Some(peer)) = (core.clients.of(id), id.remote_addr) else {
+            return;
+        };
+        core.clients.session_began(id, &client.identity.name);
+        core.accounts.connected(&id.client_id, peer.port());
+        let Ok(connect) = session.connect_info().await else {
+            return;
+        };
+        let expiry = expiry(session, &connect, None);
+        core.accounts
+            .open_or_get(&id.client_id)
+            .set_lasting(!expiry.is_zero());
+        if let Some(vault) = core.vault.get() {
+            vault
+                .session_began(Lasting {
+                    client_id: id.client_id.to_string(),
+                    owner: client.identity.name.to_string(),
+                    protocol_level: connect.proto_ver(),
+                    expiry,
+                    created_ms: session.created_at().await.unwrap_or(client.connected_ms),
+                    clean_start: connect.clean_start(),
+                })
+                .await;
         }
     }
 
-    fn disconnected(&self, session: &Session, reason: &SessionReason) {
+    async fn disconnected(&self, session: &Session, reason: &SessionReason) {
         let id = &session.id;
         if let Some(client) = self.core.clients.of(id) {
             client.note_reason(reason.to_reason_code().into());
         }
-        if let Some(peer) = id.remote_addr {
-            self.core.accounts.disconnected(&id.client_id, peer.port());
+        let served = id.remote_addr.map(|peer| peer.port());
+        let left = served.is_some_and(|port| self.core.accounts.disconnected(&id.client_id, port));
+        if let Some(vault) = self.vault_of(session).filter(|_| left) {
+            remember_absence(vault, session).await;
         }
+    }
+
+    async fn terminated(&self, session: &Session) {
+        let id = &session.id;
+        if self.core.clients.session_ended(id) {
+            self.core.accounts.close(&id.client_id);
+            if let Some(vault) = self.core.vault.get() {
+                vault.session_ended(&id.client_id).await;
+            }
+        }
+    }
+
+    /// The vault, when it has to know about this session.
+    fn vault_of(&self, session: &Session) -> Option<&Arc<Vault>> {
+        let lasts = self.core.accounts.get(&session.id.client_id)?.lasting();
+        self.core.vault.get().filter(|_| lasts)
     }
 
     async fn subscribe(&self, session: &Session, subscribe: &Subscribe) -> SubscribeAclResult {
@@ -142,6 +197,7 @@ impl Hooks {
                 SubscribeAclResult::new_failure(match refusal.reason {
                     Reason::BadTopic => SubscribeAckReason::TopicFilterInvalid,
                     Reason::TooManySubscriptions => SubscribeAckReason::QuotaExceeded,
+                    Reason::Undisclosed => SubscribeAckReason::UnspecifiedError,
                     _ => SubscribeAckReason::NotAuthorized,
                 })
             }
@@ -156,9 +212,7 @@ impl Hooks {
     ) -> Result<(), Refusal> {
         let filter = &subscribe.topic_filter;
         topic::check_filter(filter, &self.core.limits)?;
-        self.core
-            .authority
-            .may_subscribe(&client.identity, filter)?;
+        client.subject.may_subscribe(filter)?;
         let Ok(subscriptions) = session.subscriptions().await else {
             return Ok(());
         };
@@ -185,6 +239,7 @@ impl Hooks {
                     Reason::BadTopic => PublishAckReason::TopicNameInvalid,
                     Reason::BadPayload => PublishAckReason::PayloadFormatInvalid,
                     Reason::RetainedQuota => PublishAckReason::QuotaExceeded,
+                    Reason::Undisclosed => PublishAckReason::UnspecifiedError,
                     _ => PublishAckReason::NotAuthorized,
                 };
                 PublishAclResult(PublishResult::reason_code(code, None, false))
@@ -193,12 +248,10 @@ impl Hooks {
     }
 
     fn check_publish(&self, client: &Client, publish: &Publish) -> Result<(), Refusal> {
-        let (core, identity) = (&self.core, &client.identity);
+        let (core, subject) = (&self.core, &client.subject);
         topic::check_name(&publish.topic, &core.limits)?;
-        core.authority
-            .may_publish(identity, &publish.topic, publish.retain)?;
-        core.authority
-            .check_payload(identity, &publish.topic, &publish.payload)?;
+        subject.may_publish(&publish.topic, publish.retain)?;
+        subject.check_payload(&publish.topic, &publish.payload)?;
         let bytes = packet::body_bytes(publish);
         let keeps = publish.retain && !publish.payload.is_empty();
         if keeps && !core.retained.has_room(&publish.topic, bytes, &core.limits) {
@@ -235,4 +288,29 @@ impl Hooks {
             _ => count(&counters.dropped_other),
         }
     }
+}
+
+/// How long a session outlives its connection.
+fn expiry(session: &Session, connect: &ConnectInfo, disconnect: Option<&Disconnect>) -> Duration {
+    match connect {
+        ConnectInfo::V3(_, connect) if connect.clean_session => Duration::ZERO,
+        _ => session.fitter.session_expiry_interval(disconnect),
+    }
+}
+
+/// Notes that the client of a lasting session is gone, and how far its messages have come.
+pub(crate) async fn remember_absence(vault: &Vault, session: &Session) {
+    let Ok(connect) = session.connect_info().await else {
+        return;
+    };
+    let disconnect = session.disconnect().await.ok().flatten();
+    let inflight = session
+        .out_inflight()
+        .write()
+        .await
+        .clone_inflight_messages();
+    let expiry = expiry(session, &connect, disconnect.as_ref());
+    vault
+        .client_left(&session.id.client_id, expiry, &inflight)
+        .await;
 }

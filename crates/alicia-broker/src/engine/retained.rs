@@ -151,17 +151,20 @@ impl RetainStorage for Storage {
         expiry_interval: Option<Duration>,
     ) -> rmqtt::Result<()> {
         let retained = &self.0.retained;
-        if retain.publish.payload.is_empty() {
-            retained.remove(topic);
-            return Ok(());
-        }
         let expires_ms = expiry_interval
             .filter(|interval| !interval.is_zero())
             .map(|interval| {
                 let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
                 rmqtt::utils::timestamp_millis().saturating_add(interval_ms)
             });
-        retained.set(topic, retain, expires_ms);
+        if let Some(vault) = self.0.vault.get() {
+            vault.retain(&retain, expires_ms).await;
+        }
+        if retain.publish.payload.is_empty() {
+            retained.remove(topic);
+        } else {
+            retained.set(topic, retain, expires_ms);
+        }
         Ok(())
     }
 

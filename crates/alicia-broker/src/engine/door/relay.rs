@@ -77,6 +77,11 @@ where
         tracing::trace!(reason, sent = ?sent, "said why");
     }
     let closed = timeout(FAREWELL_WAIT, to_client.shutdown()).await;
+    if end != End::ByClient && end != End::Stuck {
+        // A socket closed with unread bytes is reset, and a reset eats the last words.
+        let drained = timeout(FAREWELL_WAIT, drain(&mut from_client)).await;
+        tracing::trace!(?drained, "client let go");
+    }
     tracing::trace!(
         client_id = client.client_id(),
         ?end,
