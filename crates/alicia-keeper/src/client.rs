@@ -95,9 +95,14 @@ impl Client {
         let (requests, calls) = mpsc::channel(REQUESTS_QUEUED_MAX);
         let (sender, receiver) = mpsc::channel(EVENTS_QUEUED_MAX);
         let greeting = connection::greet(stream, calls, sender);
-        let (keeper, connection) =
-            timeout(ANSWER_TIMEOUT, greeting).await.map_err(|_| Error::TimedOut(ANSWER_TIMEOUT))??;
-        Ok(Session { client: Self { requests, keeper }, events: Events { receiver }, connection })
+        let (keeper, connection) = timeout(ANSWER_TIMEOUT, greeting)
+            .await
+            .map_err(|_| Error::TimedOut(ANSWER_TIMEOUT))??;
+        Ok(Session {
+            client: Self { requests, keeper },
+            events: Events { receiver },
+            connection,
+        })
     }
 
     /// Connects, and starts a keeper first where none runs: `program arguments…` must start one that
@@ -121,7 +126,13 @@ impl Client {
     /// Everything that the keeper holds.
     pub async fn list(&self) -> Result<Listing> {
         match self.ask(&Request::List).await? {
-            Reply::Listed { instances, listeners } => Ok(Listing { instances, listeners }),
+            Reply::Listed {
+                instances,
+                listeners,
+            } => Ok(Listing {
+                instances,
+                listeners,
+            }),
             other => Err(unexpected(&other)),
         }
     }
@@ -136,7 +147,12 @@ impl Client {
 
     /// Sends a signal to an instance.
     pub async fn signal(&self, instance: &str, signal: i32, target: Target) -> Result<()> {
-        self.done(&Request::Signal { instance: instance.into(), signal, target }).await
+        self.done(&Request::Signal {
+            instance: instance.into(),
+            signal,
+            target,
+        })
+        .await
     }
 
     /// Stops an instance; returns when no process of it is left, however long its grace period is.
@@ -149,12 +165,22 @@ impl Client {
 
     /// Lets the exit record of a run go.
     pub async fn forget(&self, instance: &str, run: u64) -> Result<()> {
-        self.done(&Request::Forget { instance: instance.into(), run }).await
+        self.done(&Request::Forget {
+            instance: instance.into(),
+            run,
+        })
+        .await
     }
 
     /// Has the keeper bind a TCP address and hold it.
     pub async fn listen(&self, name: &str, address: &str) -> Result<ListenerInfo> {
-        match self.ask(&Request::Listen { name: name.into(), address: address.into() }).await? {
+        match self
+            .ask(&Request::Listen {
+                name: name.into(),
+                address: address.into(),
+            })
+            .await?
+        {
             Reply::Listening(info) => Ok(info),
             other => Err(unexpected(&other)),
         }
@@ -187,7 +213,13 @@ impl Client {
     /// Has the keeper become another program in place. `arguments` are those of a plain start.
     pub async fn upgrade(&self, program: &Path, arguments: &[String]) -> Result<Hello> {
         let program = program.to_string_lossy().into_owned();
-        match self.ask(&Request::Upgrade { program, arguments: arguments.to_vec() }).await? {
+        match self
+            .ask(&Request::Upgrade {
+                program,
+                arguments: arguments.to_vec(),
+            })
+            .await?
+        {
             Reply::Upgraded(hello) => Ok(hello),
             other => Err(unexpected(&other)),
         }
@@ -210,7 +242,10 @@ impl Client {
         let request =
             serde_json::to_value(request).map_err(|error| Error::Protocol(error.to_string()))?;
         let (reply, answer) = oneshot::channel();
-        self.requests.send(Call { request, reply }).await.map_err(|_| Error::Closed)?;
+        self.requests
+            .send(Call { request, reply })
+            .await
+            .map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
 }
@@ -227,13 +262,19 @@ impl Events {
 
 async fn dial(directory: &Path) -> Result<UnixStream> {
     let address = socket::Address::of(directory).map_err(|_| not_running(directory))?;
-    UnixStream::connect(address.path()).await.map_err(|_| not_running(directory))
+    UnixStream::connect(address.path())
+        .await
+        .map_err(|_| not_running(directory))
 }
 
 fn not_running(directory: &Path) -> Error {
-    Error::NotRunning { directory: PathBuf::from(directory) }
+    Error::NotRunning {
+        directory: PathBuf::from(directory),
+    }
 }
 
 fn unexpected(reply: &Reply) -> Error {
-    Error::Protocol(format!("that reply does not belong to the request: {reply:?}"))
+    Error::Protocol(format!(
+        "that reply does not belong to the request: {reply:?}"
+    ))
 }

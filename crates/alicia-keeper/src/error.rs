@@ -75,7 +75,6 @@ impl Error {
         }
     }
 
-    #[cfg(feature = "client")]
     pub(crate) fn system(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { operation, source }
     }

@@ -1,14 +1,22 @@
-//! The keeper: a small process that is parent of every supervised process and outlives the control plane.
+#![doc = include_str!("../README.md")]
 
+mod accounts;
 #[cfg(feature = "client")]
 mod client;
+mod clock;
+mod containment;
 mod error;
+mod keeper;
+pub mod logs;
+mod output;
+mod process_table;
+mod program;
 pub mod protocol;
+pub mod signals;
 mod socket;
+mod sys;
 
 #[cfg(feature = "client")]
 pub use client::{Client, Connection, Events, Listing, Session, Stopped};
 pub use error::{Error, Result};
-
-/// Exit code of a keeper that finds its directory locked by another one.
-pub const EXIT_LOCKED: i32 = 75;
+pub use keeper::{Containing, EXIT_LOCKED, Options, run};

@@ -17,6 +17,7 @@ pub use event::{Event, LogTrouble};
 pub use instance::{
     Containment, Exit, ExitStatus, InstanceInfo, InstanceState, ListenerInfo, Stats, Usage,
 };
+pub use spec::is_name;
 pub use spec::{Limits, LogSpec, ResourceLimit, StartSpec, StopSpec, Target};
 
 /// The version that this build speaks.
@@ -269,6 +270,32 @@ impl Hello {
 impl Failure {
     /// A failure without an error number.
     pub fn new(code: FailureCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), errno: None }
+        Self {
+            code,
+            message: message.into(),
+            errno: None,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure of a system call; the code follows from the error number.
+    pub(crate) fn system(message: impl Into<String>, error: &std::io::Error) -> Self {
+        let errno = error.raw_os_error();
+        let code = match errno {
+            Some(libc::EAGAIN) => FailureCode::ProcessLimit,
+            Some(libc::ENOMEM) => FailureCode::OutOfMemory,
+            Some(libc::EMFILE | libc::ENFILE) => FailureCode::TooManyFiles,
+            Some(libc::EPERM | libc::EACCES) => FailureCode::NotPermitted,
+            Some(libc::EADDRINUSE) => FailureCode::AddressInUse,
+            Some(libc::EADDRNOTAVAIL) => FailureCode::AddressNotAvailable,
+            Some(libc::E2BIG) => FailureCode::ArgumentsTooLong,
+            _ => FailureCode::System,
+        };
+        Self {
+            code,
+            message: message.into(),
+            errno,
+        }
     }
 }

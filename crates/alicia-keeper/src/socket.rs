@@ -22,11 +22,17 @@ impl Address {
     pub(crate) fn of(directory: &Path) -> io::Result<Self> {
         let path = directory.join(SOCKET_NAME);
         if path.as_os_str().len() <= PATH_BYTES_MAX {
-            return Ok(Self { path, _directory: None });
+            return Ok(Self {
+                path,
+                _directory: None,
+            });
         }
         let directory = File::open(directory)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
-        Ok(Self { path: path.join(SOCKET_NAME), _directory: Some(directory) })
+        Ok(Self {
+            path: path.join(SOCKET_NAME),
+            _directory: Some(directory),
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {

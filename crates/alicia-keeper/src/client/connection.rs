@@ -48,7 +48,11 @@ pub(super) async fn greet(
         events_missed: 0,
     };
     connection.queue(&FromHost::Hello(Hello::own()))?;
-    connection.writer.write_all(&connection.output).await.map_err(|_| Error::Closed)?;
+    connection
+        .writer
+        .write_all(&connection.output)
+        .await
+        .map_err(|_| Error::Closed)?;
     connection.output.clear();
     loop {
         match connection.next_message()? {
@@ -98,8 +102,7 @@ impl Connection {
     }
 
     fn queue(&mut self, message: &FromHost) -> Result<()> {
-        frame::encode(message, &mut self.output)
-            .map_err(|error| Error::Protocol(error.to_string()))
+        frame::encode(message, &mut self.output).map_err(|error| Error::Protocol(error.to_string()))
     }
 
     fn take(&mut self, message: FromKeeper) -> Result<()> {
@@ -125,7 +128,10 @@ impl Connection {
         // Once one is missed, all are until the gap is announced, so that the order stays true. Whoever
         // dropped `Events` does not want them.
         let full = self.events_missed > 0
-            || matches!(self.events.try_send(event), Err(mpsc::error::TrySendError::Full(_)));
+            || matches!(
+                self.events.try_send(event),
+                Err(mpsc::error::TrySendError::Full(_))
+            );
         if full {
             self.events_missed += 1;
         }
@@ -139,7 +145,9 @@ impl Connection {
         };
         let message = serde_json::from_slice(frame::body(&self.input[..end]));
         self.input.drain(..end);
-        message.map(Some).map_err(|error| Error::Protocol(error.to_string()))
+        message
+            .map(Some)
+            .map_err(|error| Error::Protocol(error.to_string()))
     }
 
     async fn read(&mut self) -> Result<()> {

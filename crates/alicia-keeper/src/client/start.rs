@@ -63,13 +63,20 @@ async fn launch(program: &Path, arguments: &[String]) -> Result<Option<Refusal>>
     if output.status.success() {
         return Ok(None);
     }
-    if output.status.code() == Some(crate::EXIT_LOCKED) {
+    if output.status.code() == Some(i32::from(crate::EXIT_LOCKED)) {
         return Ok(Some(Refusal::Locked));
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Ok(Some(Refusal::Failed(format!("{}: {}", output.status, said.trim()))))
+    Ok(Some(Refusal::Failed(format!(
+        "{}: {}",
+        output.status,
+        said.trim()
+    ))))
 }
 
 fn not_started(program: &Path, reason: &str) -> Error {
-    Error::NotStarted { program: program.display().to_string(), reason: reason.to_owned() }
+    Error::NotStarted {
+        program: program.display().to_string(),
+        reason: reason.to_owned(),
+    }
 }

@@ -90,7 +90,11 @@ mod tests {
     #[test]
     fn an_event_with_a_new_field_is_understood() {
         let value = json!({"emptied": {"instance": "a", "run": 3, "killed": 1, "mood": "calm"}});
-        let expect = Event::Emptied { instance: "a".into(), run: 3, killed: 1 };
+        let expect = Event::Emptied {
+            instance: "a".into(),
+            run: 3,
+            killed: 1,
+        };
         assert_eq!(Event::from_value(value), expect);
     }
 }

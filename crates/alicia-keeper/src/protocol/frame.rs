@@ -70,6 +70,12 @@ mod tests {
     #[test]
     fn a_frame_above_the_limit_is_refused_before_it_is_read() {
         let head = 101_u32.to_be_bytes();
-        assert_eq!(first(&head, 100), Err(TooLong { bytes: 101, bytes_max: 100 }));
+        assert_eq!(
+            first(&head, 100),
+            Err(TooLong {
+                bytes: 101,
+                bytes_max: 100
+            })
+        );
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// The longest name of an instance or a listener, as for DNS labels (RFC 1035, section 2.3.4).
-pub const NAME_BYTES_MAX: usize = 63;
+const NAME_BYTES_MAX: usize = 63;
 /// Time between the stop signal and the kill where the host names none.
 const STOP_GRACE_MS: u64 = 10_000;
 /// Size at which a log file is put aside where the host names none.
@@ -207,7 +207,9 @@ pub enum Target {
 /// Names of instances and listeners: `[a-z0-9-]{1,63}`.
 pub fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
-        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        && name
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
 fn sigterm() -> i32 {
@@ -246,7 +248,8 @@ mod tests {
 
     #[test]
     fn a_start_of_an_older_and_of_a_newer_host_is_understood() {
-        let old = r#"{"instance":"a","program":"x","directory":"/","log":{"directory":"/l","stem":"a"}}"#;
+        let old =
+            r#"{"instance":"a","program":"x","directory":"/","log":{"directory":"/l","stem":"a"}}"#;
         let new = r#"{"instance":"a","program":"x","directory":"/","colour":"red",
                       "log":{"directory":"/l","stem":"a","format":"binary"}}"#;
         let expect = StartSpec::new("a", "x", "/", LogSpec::new("/l", "a"));

@@ -1,0 +1,32 @@
+//! What can wait until answers and events are written.
+
+use std::path::PathBuf;
+
+use super::{Keeper, note};
+use crate::containment::Cgroup;
+
+/// One thing to do.
+#[derive(Debug)]
+pub(super) enum Chore {
+    /// Write down a run, for a keeper after this one.
+    WriteRecord(u64),
+    /// Remove an empty cgroup.
+    RemoveCgroup(PathBuf),
+}
+
+impl Keeper {
+    pub(super) fn do_chores(&mut self) {
+        for chore in std::mem::take(&mut self.chores) {
+            match chore {
+                Chore::WriteRecord(run) => self.write_record(run),
+                Chore::RemoveCgroup(path) => {
+                    // A process that is not yet gone for good; nothing can be done but to try again at
+                    // the next start.
+                    if Cgroup::open(path.clone()).is_ok_and(|cgroup| !cgroup.remove()) {
+                        note(&format!("cannot remove {}", path.display()));
+                    }
+                }
+            }
+        }
+    }
+}

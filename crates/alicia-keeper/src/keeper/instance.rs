@@ -1,0 +1,78 @@
+//! An instance, as the keeper holds it.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use crate::containment::Container;
+use crate::output::{LogFile, Pipe};
+use crate::protocol::{InstanceInfo, InstanceState};
+
+/// Who asked, and under which id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Asker {
+    pub(super) client: u64,
+    pub(super) id: u64,
+}
+
+/// A log that several runs of one slot may share for a moment.
+pub(super) type SharedLog = Rc<RefCell<LogFile>>;
+
+/// One run.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) info: InstanceInfo,
+    pub(super) stop_signal: i32,
+    pub(super) stop_grace_ms: u64,
+    /// While the leader lives.
+    pub(super) pidfd: Option<OwnedFd>,
+    /// While it is not empty.
+    pub(super) container: Option<Container>,
+    pub(super) pipes: [Option<Pipe>; 2],
+    /// While a pipe or a marker line may still come.
+    pub(super) log: Option<SharedLog>,
+    /// Until the program is executed.
+    pub(super) starting: Option<Starting>,
+    pub(super) stopping: Option<Stopping>,
+    /// Processes that were killed by force.
+    pub(super) killed: BTreeSet<u32>,
+    /// Looks since the first kill; each waits longer than the one before.
+    pub(super) looks: u32,
+    /// The host has let it go; it is held until it is empty.
+    pub(super) is_forgotten: bool,
+    /// Its program was never executed: nobody hears of it.
+    pub(super) is_stillborn: bool,
+    /// Left by a keeper that died: no child, no pipes.
+    pub(super) is_survivor: bool,
+    /// Kills for want of memory, on the whole machine, when it started.
+    pub(super) oom_kills_before: u64,
+}
+
+/// A child on its way to its program.
+#[derive(Debug)]
+pub(super) struct Starting {
+    /// Says what failed, or closes.
+    pub(super) report: OwnedFd,
+    pub(super) asker: Asker,
+    /// For messages.
+    pub(super) program: String,
+}
+
+/// An end that was asked for.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    /// When everything that is left is killed, on the monotonic clock.
+    pub(super) deadline_ms: u64,
+    pub(super) askers: Vec<Asker>,
+}
+
+impl Instance {
+    pub(super) fn is_alive(&self) -> bool {
+        self.info.state != InstanceState::Exited
+    }
+
+    pub(super) fn killed_count(&self) -> u32 {
+        u32::try_from(self.killed.len()).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,108 @@
+//! Ends of leaders.
+
+use super::Keeper;
+use super::chores::Chore;
+use super::instance::Instance;
+use crate::clock;
+use crate::containment::Container;
+use crate::process_table;
+use crate::protocol::{Event, Exit, ExitStatus, InstanceState, Usage};
+use crate::sys::{self, Reaped};
+
+impl Keeper {
+    /// Takes the status of every ended child. Orphans of instances fall to the keeper too; their ends
+    /// are the moment at which a tree may have become empty.
+    pub(super) fn reap(&mut self) {
+        let mut any = false;
+        while let Some(reaped) = sys::reap() {
+            any = true;
+            if let Some(run) = self.pids.remove(&reaped.pid) {
+                self.leader_ended(run, &reaped);
+            }
+        }
+        if any {
+            let ending: Vec<u64> = self.ending.iter().copied().collect();
+            for run in ending {
+                self.settle_if_cgroup(run);
+            }
+            self.settle_scans();
+        }
+    }
+
+    /// A process that an earlier keeper started has ended: nobody can know how.
+    pub(super) fn survivor_ended(&mut self, run: u64) {
+        self.leader_gone(run, ExitStatus::Lost, Usage::default());
+        self.settle(run);
+    }
+
+    fn leader_ended(&mut self, run: u64, reaped: &Reaped) {
+        // The child may have failed before its program, and the report not be read yet.
+        self.executed(run);
+        self.leader_gone(run, reaped.status, reaped.usage);
+    }
+
+    fn leader_gone(&mut self, run: u64, status: ExitStatus, usage: Usage) {
+        self.drain_output(run);
+        let Some(instance) = self
+            .instances
+            .get_mut(&run)
+            .filter(|instance| instance.is_alive())
+        else {
+            return;
+        };
+        let at_unix_ms = clock::unix_ms();
+        let exit = Exit {
+            status,
+            out_of_memory: was_out_of_memory(instance, status),
+            requested: instance.stopping.is_some(),
+            at_unix_ms,
+            ran_ms: at_unix_ms.saturating_sub(instance.info.started_unix_ms),
+            usage,
+        };
+        instance.info.state = InstanceState::Exited;
+        instance.info.exit = Some(exit.clone());
+        instance.pidfd = None;
+        // For a scan this is not known yet, and a restart should not wait for it.
+        let empty = match &instance.container {
+            Some(Container::Cgroup(cgroup)) => !cgroup.is_populated(),
+            Some(Container::Scan(_)) => false,
+            None => true,
+        };
+        let name = instance.info.instance.clone();
+        let is_stillborn = instance.is_stillborn;
+        self.ending.insert(run);
+        if !is_stillborn {
+            self.chores.push(Chore::WriteRecord(run));
+            self.broadcast(&Event::Exited {
+                instance: name,
+                run,
+                exit,
+                empty,
+            });
+        }
+        if empty {
+            self.emptied(run, super::stop::Heard::WithExit);
+        }
+    }
+}
+
+/// The kernel's own word where the memory controller is there; else a kill that was not ours while the
+/// machine's counter of such kills rose.
+fn was_out_of_memory(instance: &Instance, status: ExitStatus) -> bool {
+    let is_kill = matches!(
+        status,
+        ExitStatus::Signal {
+            signal: libc::SIGKILL,
+            ..
+        }
+    );
+    if !is_kill || instance.killed.contains(&instance.info.pid) {
+        return false;
+    }
+    if let Some(Container::Cgroup(cgroup)) = &instance.container
+        && let Some(kills) = cgroup.out_of_memory_kills()
+    {
+        return kills > 0;
+    }
+    process_table::out_of_memory_kills() > instance.oom_kills_before
+}

@@ -1,0 +1,144 @@
+//! Ends of instances without a cgroup, all in one look at `/proc`.
+
+use std::os::fd::AsFd;
+
+use super::Keeper;
+use super::stop::{Heard, open};
+use crate::containment::{Claim, Container, Owners, Sweep};
+use crate::process_table::{self, Process};
+use crate::sys;
+
+/// Rounds in which a tree that forks while it is stopped is looked at again before it is killed.
+const FREEZE_ROUNDS: usize = 8;
+
+impl Keeper {
+    /// The next step of every run that is ending and is held by marks only.
+    pub(super) fn settle_scans(&mut self) {
+        let ending: Vec<u64> = self
+            .ending
+            .iter()
+            .copied()
+            .filter(|run| self.is_scanned(*run))
+            .collect();
+        if ending.is_empty() {
+            return;
+        }
+        let owners = self.look();
+        let mut doomed = Vec::new();
+        for run in ending {
+            let Some(instance) = self.instances.get(&run) else {
+                continue;
+            };
+            let is_left = owners.members.contains_key(&run);
+            if !instance.is_alive() && !is_left && owners.strays.is_empty() {
+                self.emptied(run, Heard::NotYet);
+            } else if instance.must_die() {
+                doomed.push(run);
+            } else {
+                self.look_at_deadline(run);
+            }
+        }
+        if !doomed.is_empty() {
+            self.kill_scanned(&doomed, owners);
+        }
+    }
+
+    pub(super) fn send_to_scanned(&mut self, run: u64, signal: i32) {
+        let owners = self.look();
+        for process in owners.members.get(&run).into_iter().flatten() {
+            send(process, signal);
+        }
+    }
+
+    fn is_scanned(&self, run: u64) -> bool {
+        let container = self
+            .instances
+            .get(&run)
+            .and_then(|instance| instance.container.as_ref());
+        matches!(container, Some(Container::Scan(_)))
+    }
+
+    /// Who owns what, now.
+    fn look(&mut self) -> Owners {
+        let has_survivors = self.instances.values().any(|instance| instance.is_survivor);
+        let sweep = if has_survivors {
+            Sweep::of_everything()
+        } else {
+            Sweep::of_descendants(std::process::id(), &self.key)
+        };
+        let mut claims: Vec<Claim<'_>> = Vec::new();
+        for (run, instance) in &mut self.instances {
+            let is_alive = instance.is_alive();
+            if let Some(Container::Scan(scan)) = &mut instance.container {
+                claims.push(Claim {
+                    run: *run,
+                    scan,
+                    is_alive,
+                });
+            }
+        }
+        let mut owners = sweep.assign(&mut claims);
+        if has_survivors {
+            // Among all processes of the machine, those without a mark are simply others.
+            owners.strays.clear();
+        }
+        owners
+    }
+
+    /// Stops the trees until none of them grows any more, then kills them: a process that forks faster
+    /// than we look cannot escape.
+    fn kill_scanned(&mut self, doomed: &[u64], mut owners: Owners) {
+        let mut frozen = 0;
+        for _ in 0..FREEZE_ROUNDS {
+            let targets = targets(doomed, &owners);
+            if targets.len() == frozen {
+                break;
+            }
+            frozen = targets.len();
+            for process in &targets {
+                send(process, libc::SIGSTOP);
+            }
+            owners = self.look();
+        }
+        for process in targets(doomed, &owners) {
+            send(&process, libc::SIGKILL);
+        }
+        for run in doomed {
+            let members = owners
+                .members
+                .get(run)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            if let Some(instance) = self.instances.get_mut(run) {
+                instance
+                    .killed
+                    .extend(members.iter().map(|process| process.pid));
+                // Whose a stray was cannot be known: the first run that ends has the count.
+                instance
+                    .killed
+                    .extend(owners.strays.drain(..).map(|process| process.pid));
+            }
+            self.look_again(*run);
+        }
+    }
+}
+
+fn targets(doomed: &[u64], owners: &Owners) -> Vec<Process> {
+    let members = doomed
+        .iter()
+        .filter_map(|run| owners.members.get(run))
+        .flatten();
+    members.chain(&owners.strays).copied().collect()
+}
+
+/// To exactly the process that was seen: its pid may be another's by now.
+pub(super) fn send(process: &Process, signal: i32) {
+    let Some((_, pidfd)) = open(process.pid) else {
+        return;
+    };
+    let now = process_table::process(process.pid);
+    if now.is_some_and(|now| now.start_ticks == process.start_ticks) {
+        // It may have ended.
+        drop(sys::send_signal(pidfd.as_fd(), signal));
+    }
+}

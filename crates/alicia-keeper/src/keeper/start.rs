@@ -1,0 +1,384 @@
+//! Starting an instance: everything is checked and taken before the child is made, so that a child that
+//! exists can always be watched.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::event::epoll;
+use rustix::fs::{OFlags, fcntl_setfl};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+use super::chores::Chore;
+use super::instance::{Asker, Instance, Starting};
+use super::plan::Plan;
+use super::token::Token;
+use super::{Keeper, note};
+use crate::containment::{Container, Scan};
+use crate::logs::Stream;
+use crate::output::Pipe;
+use crate::protocol::{Event, Failure, FailureCode, InstanceInfo, InstanceState, Reply, StartSpec};
+use crate::sys::{self, Child, ChildPlan, Stage};
+use crate::{clock, process_table};
+
+/// A keeper that holds more is not what anybody wants.
+const INSTANCES_MAX: usize = 10_000;
+
+/// Both ends of the pipes of a child.
+struct Pipes {
+    stdout: Ends,
+    stderr: Ends,
+    report: Ends,
+}
+
+struct Ends {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl Keeper {
+    /// Makes the child. The asker is answered when it has executed the program, or could not.
+    pub(super) fn start(&mut self, asker: Asker, spec: StartSpec) -> Result<(), Failure> {
+        self.check_admission(&spec)?;
+        let run = (self.last_run + 1).max(clock::unix_ms());
+        let tag = format!("{}.{run}", self.key);
+        let plan = Plan::of(&spec, &tag)?;
+        let log = self.logs.open(&spec.log).map_err(|error| {
+            let path = spec.log.path();
+            let message = format!("the log {} cannot be opened: {error}", path.display());
+            Failure {
+                code: FailureCode::LogNotAvailable,
+                message,
+                errno: error.raw_os_error(),
+            }
+        })?;
+        let pipes = Pipes::make()
+            .map_err(|error| Failure::system(format!("no pipe can be made: {error}"), &error))?;
+        let oom_kills_before = process_table::out_of_memory_kills();
+        let (mut container, not_enforced) = self.contain(&spec, run);
+        let child = self.make_child(&spec, &plan, (&pipes, &mut container))?;
+        let start_ticks = process_table::process(child.pid).map_or(0, |it| it.start_ticks);
+        if let Container::Scan(scan) = &mut container {
+            *scan = Scan {
+                tag,
+                leader: child.pid,
+                start_ticks,
+                pipes: [&pipes.stdout, &pipes.stderr]
+                    .iter()
+                    .filter_map(|it| it.inode())
+                    .collect(),
+                ..Scan::default()
+            };
+        }
+        self.last_run = run;
+        if let Some(replaced) = spec.replaces {
+            self.let_go(replaced);
+        }
+        let instance = Instance {
+            info: InstanceInfo {
+                instance: spec.instance.clone(),
+                run,
+                labels: spec.labels,
+                pid: child.pid,
+                start_ticks,
+                started_unix_ms: clock::unix_ms(),
+                state: InstanceState::Running,
+                exit: None,
+                empty: false,
+                containment: container.kind(),
+                not_enforced,
+                log: spec.log.path(),
+                cgroup: container.cgroup_path(),
+            },
+            stop_signal: spec.stop_signal,
+            stop_grace_ms: spec.stop_grace_ms,
+            pidfd: Some(child.pidfd),
+            container: Some(container),
+            pipes: [
+                Some(Pipe::new(pipes.stdout.read, Stream::Stdout)),
+                Some(Pipe::new(pipes.stderr.read, Stream::Stderr)),
+            ],
+            log: Some(log),
+            starting: Some(Starting {
+                report: pipes.report.read,
+                asker,
+                program: plan.program.to_string_lossy().into_owned(),
+            }),
+            stopping: None,
+            killed: Default::default(),
+            looks: 0,
+            is_forgotten: false,
+            is_stillborn: false,
+            is_survivor: false,
+            oom_kills_before,
+        };
+        self.pids.insert(child.pid, run);
+        self.names.insert(spec.instance, run);
+        self.watch_instance(run, &instance);
+        self.instances.insert(run, instance);
+        Ok(())
+    }
+
+    fn check_admission(&self, spec: &StartSpec) -> Result<(), Failure> {
+        let refuse = |code, message: String| Err(Failure::new(code, message));
+        if self.is_shutting_down {
+            return refuse(
+                FailureCode::ShuttingDown,
+                "the keeper is shutting down".to_owned(),
+            );
+        }
+        if self.instances.len() >= INSTANCES_MAX {
+            let message = format!("there are {INSTANCES_MAX} instances, which is the limit");
+            return refuse(FailureCode::LimitReached, message);
+        }
+        let name = &spec.instance;
+        let Some((run, holder)) = self
+            .names
+            .get(name)
+            .and_then(|run| Some((*run, self.instances.get(run)?)))
+        else {
+            return Ok(());
+        };
+        if holder.is_alive() {
+            let message = format!("instance \"{name}\" runs already (run {run})");
+            return refuse(FailureCode::InstanceExists, message);
+        }
+        if spec.replaces != Some(run) {
+            let message = format!(
+                "instance \"{name}\" has an exit record (run {run}): forget it, or name it in replaces"
+            );
+            return refuse(FailureCode::InstanceExists, message);
+        }
+        Ok(())
+    }
+
+    /// The first rung that works, and the limits that are not in force.
+    fn contain(&self, spec: &StartSpec, run: u64) -> (Container, Vec<String>) {
+        let scan = || Container::Scan(Scan::default());
+        let (container, reason) = match &self.cgroups {
+            Ok(cgroups) => match cgroups.create(&format!("{}.{run}", spec.instance)) {
+                Ok(cgroup) => {
+                    let not_enforced = cgroup.limit(&spec.limits);
+                    return (Container::Cgroup(cgroup), not_enforced);
+                }
+                Err(error) => {
+                    note(&format!("{}: no cgroup: {error}", spec.instance));
+                    (scan(), error.to_string())
+                }
+            },
+            Err(reason) => (scan(), reason.clone()),
+        };
+        let wanted = crate::containment::limit_settings(&spec.limits);
+        let name = |(file, value)| format!("{file} = {value}: no cgroup ({reason})");
+        (container, wanted.into_iter().map(name).collect())
+    }
+
+    fn make_child(
+        &mut self,
+        spec: &StartSpec,
+        plan: &Plan,
+        (pipes, container): (&Pipes, &mut Container),
+    ) -> Result<Child, Failure> {
+        let mut made = self.spawn(spec, plan, pipes, container)?;
+        if let (Err(error), Container::Cgroup(cgroup)) = (&made, &mut *container)
+            && is_about_cgroups(error)
+        {
+            note(&format!(
+                "{}: cannot be born in a cgroup: {error}",
+                spec.instance
+            ));
+            self.chores
+                .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
+            *container = Container::Scan(Scan::default());
+            made = self.spawn(spec, plan, pipes, container)?;
+        }
+        made.map_err(|error| {
+            if let Container::Cgroup(cgroup) = container {
+                self.chores
+                    .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
+            }
+            Failure::system(format!("no process can be made: {error}"), &error)
+        })
+    }
+
+    fn spawn(
+        &self,
+        spec: &StartSpec,
+        plan: &Plan,
+        pipes: &Pipes,
+        container: &Container,
+    ) -> Result<io::Result<Child>, Failure> {
+        let listeners = self.listeners.sockets(&spec.listeners)?;
+        Ok(sys::spawn(&ChildPlan {
+            program: &plan.program,
+            arguments: &plan.arguments,
+            environment: &plan.environment,
+            directory: &plan.directory,
+            identity: plan.identity.as_ref(),
+            umask: plan.umask,
+            resource_limits: &plan.resource_limits,
+            no_new_privileges: spec.no_new_privileges,
+            die_with_keeper: spec.die_with_keeper,
+            oom_score_adj: self.standing.oom_score_adj.as_deref(),
+            stdin: self.null.as_fd(),
+            stdout: pipes.stdout.write.as_fd(),
+            stderr: pipes.stderr.write.as_fd(),
+            error: pipes.report.write.as_fd(),
+            listeners,
+            cgroup: match container {
+                Container::Cgroup(cgroup) => Some(cgroup.directory()),
+                Container::Scan(_) => None,
+            },
+        }))
+    }
+
+    /// Descriptors of an instance that can say something.
+    pub(super) fn watch_instance(&self, run: u64, instance: &Instance) {
+        let mut watched = Vec::new();
+        if let Some(starting) = &instance.starting {
+            let flags = epoll::EventFlags::IN;
+            watched.push((
+                &self.poll,
+                starting.report.as_fd(),
+                Token::Executed(run),
+                flags,
+            ));
+        }
+        if let Some(Container::Cgroup(cgroup)) = &instance.container {
+            let flags = epoll::EventFlags::PRI;
+            watched.push((&self.poll, cgroup.events(), Token::Cgroup(run), flags));
+        }
+        for (index, pipe) in instance.pipes.iter().enumerate() {
+            if let Some(pipe) = pipe {
+                let flags = epoll::EventFlags::IN;
+                watched.push((
+                    &self.pipes_poll,
+                    pipe.fd.as_fd(),
+                    Token::Output(run, index),
+                    flags,
+                ));
+            }
+        }
+        for (poll, fd, token, flags) in watched {
+            // Out of kernel memory: what is not heard of is looked at when the child ends.
+            if let Err(error) = epoll::add(poll, fd, token.data(), flags) {
+                note(&format!(
+                    "{}: cannot watch {token:?}: {error}",
+                    instance.info.instance
+                ));
+            }
+        }
+    }
+
+    /// The report pipe of a child says something, or is closed by a successful `execve`.
+    pub(super) fn executed(&mut self, run: u64) {
+        let Some(instance) = self.instances.get_mut(&run) else {
+            return;
+        };
+        let Some(starting) = instance.starting.take() else {
+            return;
+        };
+        let mut report = [0; sys::REPORT_BYTES];
+        let asker = starting.asker;
+        let length = rustix::io::read(&starting.report, &mut report).unwrap_or_default();
+        if length == sys::REPORT_BYTES {
+            let failure = explain(sys::parse_report(report), &starting.program, instance);
+            instance.is_stillborn = true;
+            self.let_go(run);
+            self.clients.answer(asker, Err(failure));
+            return;
+        }
+        let info = instance.info.clone();
+        self.chores.push(Chore::WriteRecord(run));
+        self.clients.answer(asker, Ok(Reply::Started(info.clone())));
+        self.broadcast(&Event::Started(info));
+    }
+}
+
+impl Pipes {
+    fn make() -> io::Result<Self> {
+        Ok(Self {
+            stdout: Ends::make()?,
+            stderr: Ends::make()?,
+            report: Ends::make()?,
+        })
+    }
+}
+
+impl Ends {
+    /// Only the keeper's end does not block: the child writes as to any pipe.
+    fn make() -> io::Result<Self> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+        fcntl_setfl(&read, OFlags::NONBLOCK)?;
+        Ok(Self { read, write })
+    }
+
+    fn inode(&self) -> Option<u64> {
+        rustix::fs::fstat(&self.read).ok().map(|stat| stat.st_ino)
+    }
+}
+
+/// Errors of `clone3` that come from the cgroup rather than from the process limit.
+fn is_about_cgroups(error: &io::Error) -> bool {
+    let number = error.raw_os_error();
+    matches!(
+        number,
+        Some(
+            libc::ENOSYS
+                | libc::EPERM
+                | libc::EACCES
+                | libc::EOPNOTSUPP
+                | libc::EBUSY
+                | libc::EINVAL
+        )
+    )
+}
+
+/// What went wrong in the child, for people.
+fn explain((stage, errno): (Stage, i32), program: &str, instance: &Instance) -> Failure {
+    let error = io::Error::from_raw_os_error(errno);
+    let name = &instance.info.instance;
+    let (code, message) = match (stage, errno) {
+        (Stage::Execute, libc::ENOENT) => (
+            FailureCode::ProgramNotExecutable,
+            format!("{program}: its interpreter (the #! line, or the dynamic loader) is not there"),
+        ),
+        (Stage::Execute, libc::ENOEXEC) => (
+            FailureCode::ProgramNotExecutable,
+            format!(
+                "{program}: it is no program: neither a binary of this machine nor a #! script"
+            ),
+        ),
+        (Stage::Execute, libc::EACCES | libc::EPERM) => (
+            FailureCode::ProgramNotExecutable,
+            format!("{program}: it may not be executed by the user of \"{name}\": {error}"),
+        ),
+        (Stage::Directory, libc::EACCES) => (
+            FailureCode::DirectoryNotAccessible,
+            format!("the directory of \"{name}\" may not be entered by its user"),
+        ),
+        (Stage::Directory, libc::ENOENT | libc::ENOTDIR) => (
+            FailureCode::DirectoryNotFound,
+            format!("the directory of \"{name}\" does not exist"),
+        ),
+        (Stage::Limit, libc::EINVAL) => (
+            FailureCode::InvalidRequest,
+            format!("resource_limits of \"{name}\": a soft limit is above its hard limit"),
+        ),
+        (stage, _) => {
+            let doing = match stage {
+                Stage::Prepare => "prepare the process",
+                Stage::Limit => "set resource_limits (raising a hard limit needs a privilege)",
+                Stage::Identity => "change user or group",
+                Stage::Directory => "enter the directory",
+                Stage::Execute => "execute the program",
+            };
+            let message = format!("\"{name}\" could not {doing}: {error}");
+            return Failure::system(message, &error);
+        }
+    };
+    Failure {
+        code,
+        message,
+        errno: Some(errno),
+    }
+}

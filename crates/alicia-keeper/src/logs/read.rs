@@ -1,0 +1,287 @@
+//! Reads logs from their files, across those that were put aside.
+
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+
+use super::{Line, Stream, put_aside};
+
+/// Read at once from the end of a file: some hundred lines.
+const BLOCK_BYTES: u64 = 64 * 1024;
+
+/// Which lines are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// Not older, in microseconds since 1970.
+    pub since_unix_us: Option<u64>,
+    /// With this text in it.
+    pub contains: Option<String>,
+    /// Of this stream only.
+    pub stream: Option<Stream>,
+}
+
+impl Filter {
+    /// Whether a line is wanted.
+    pub fn admits(&self, line: &Line) -> bool {
+        !self.is_too_old(line)
+            && self
+                .contains
+                .as_ref()
+                .is_none_or(|text| line.text.contains(text))
+            && self.stream.is_none_or(|stream| line.stream == stream)
+    }
+
+    fn is_too_old(&self, line: &Line) -> bool {
+        self.since_unix_us.is_some_and(|since| line.unix_us < since)
+    }
+}
+
+/// The last `count` lines that the filter admits, oldest first. `path` is the file that is written now
+/// ([`InstanceInfo::log`](crate::protocol::InstanceInfo::log)); where it does not exist there are no lines.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn read_last(path: &Path, count: usize, filter: &Filter) -> io::Result<Vec<Line>> {
+    match File::open(path) {
+        Ok(file) => {
+            let end = file.metadata()?.len();
+            read_last_before(path, (&file, end), count, filter)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Passes every line that the filter admits, oldest first, until `take` breaks.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn read_all(
+    path: &Path,
+    filter: &Filter,
+    mut take: impl FnMut(Line) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let current = open_if_there(path)?;
+    let inode = current
+        .as_ref()
+        .map(|file| file.metadata())
+        .transpose()?
+        .map(|it| it.ino());
+    for (_, path) in put_aside(path)? {
+        // The current file may have been put aside since it was opened.
+        if let Some(file) = open_if_there(&path)?
+            && Some(file.metadata()?.ino()) != inode
+            && pass_lines(&file, filter, &mut take)?.is_break()
+        {
+            return Ok(());
+        }
+    }
+    match current {
+        Some(file) => pass_lines(&file, filter, &mut take).map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+/// The last lines before a place in the current file.
+pub(super) fn read_last_before(
+    path: &Path,
+    (current, end): (&File, u64),
+    count: usize,
+    filter: &Filter,
+) -> io::Result<Vec<Line>> {
+    let mut lines = Vec::new();
+    let mut take = |line: Line| {
+        if lines.len() >= count || filter.is_too_old(&line) {
+            return ControlFlow::Break(());
+        }
+        if filter.admits(&line) {
+            lines.push(line);
+        }
+        ControlFlow::Continue(())
+    };
+    let mut flow = lines_backwards(current, end, &mut take)?;
+    let inode = current.metadata()?.ino();
+    for (_, path) in put_aside(path)?.into_iter().rev() {
+        if flow.is_break() {
+            break;
+        }
+        if let Some(file) = open_if_there(&path)?
+            && file.metadata()?.ino() != inode
+        {
+            flow = lines_backwards(&file, file.metadata()?.len(), &mut take)?;
+        }
+    }
+    lines.reverse();
+    Ok(lines)
+}
+
+/// A file that a rotation removed in this moment has no lines.
+fn open_if_there(path: &Path) -> io::Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn pass_lines(
+    file: &File,
+    filter: &Filter,
+    take: &mut impl FnMut(Line) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
+    let mut reader = BufReader::new(file);
+    let mut bytes = Vec::new();
+    while reader.read_until(b'\n', &mut bytes)? > 0 {
+        let line = bytes.strip_suffix(b"\n").and_then(Line::parse);
+        if let Some(line) = line.filter(|line| filter.admits(line))
+            && take(line).is_break()
+        {
+            return Ok(ControlFlow::Break(()));
+        }
+        bytes.clear();
+    }
+    Ok(ControlFlow::Continue(()))
+}
+
+/// Passes the whole lines before `end`, newest first.
+fn lines_backwards(
+    file: &File,
+    mut end: u64,
+    take: &mut impl FnMut(Line) -> ControlFlow<()>,
+) -> io::Result<ControlFlow<()>> {
+    // The beginning of a line whose end was in a later block.
+    let mut tail: Vec<u8> = Vec::new();
+    let mut is_last = true;
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK_BYTES);
+        let mut block = vec![0; usize::try_from(end - start).unwrap_or_default()];
+        file.read_exact_at(&mut block, start)?;
+        block.append(&mut tail);
+        let mut rest = block.as_slice();
+        while let Some(at) = rest.iter().rposition(|byte| *byte == b'\n') {
+            // What follows the last line feed of the file is no whole line yet.
+            let line = Line::parse(&rest[at + 1..]).filter(|_| !is_last);
+            is_last = false;
+            rest = &rest[..at];
+            if line.is_some_and(|line| take(line).is_break()) {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        tail = rest.to_vec();
+        end = start;
+    }
+    match Line::parse(&tail).filter(|_| !is_last) {
+        Some(line) => Ok(take(line)),
+        None => Ok(ControlFlow::Continue(())),
+    }
+}
+
+/// Removes nothing and changes nothing: the place after the last whole line of a file.
+#[cfg(feature = "client")]
+pub(super) fn end_of_lines(file: &File) -> io::Result<u64> {
+    let mut end = file.metadata()?.len();
+    while end > 0 {
+        let start = end.saturating_sub(BLOCK_BYTES);
+        let mut block = vec![0; usize::try_from(end - start).unwrap_or_default()];
+        file.read_exact_at(&mut block, start)?;
+        if let Some(at) = block.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The inode of a path, if there is one.
+#[cfg(feature = "client")]
+pub(super) fn inode(path: &Path) -> Option<u64> {
+    fs::metadata(path).ok().map(|metadata| metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::clock;
+    use crate::logs::{LineKind, format, numbered};
+
+    /// Lines 0 to 2,999 in three files, the last one with a torn end.
+    fn log(directory: &Path) -> PathBuf {
+        let path = directory.join("a.log");
+        let files = [numbered(&path, 9), numbered(&path, 10), path.clone()];
+        for (part, file) in files.iter().enumerate() {
+            let mut bytes = Vec::new();
+            for number in part as u64 * 1_000..(part as u64 + 1) * 1_000 {
+                let text = format!("line {number} {}", "x".repeat(number as usize % 300));
+                let origin = (Stream::Stdout, LineKind::Full);
+                format(&mut bytes, &clock::stamp(number), origin, text.as_bytes());
+            }
+            if part == 2 {
+                bytes.extend_from_slice(b"1970-01-01T00:00:00.003000Z stdout F torn");
+            }
+            fs::write(file, bytes).unwrap();
+        }
+        path
+    }
+
+    fn numbers(lines: &[Line]) -> Vec<u64> {
+        lines.iter().map(|line| line.unix_us).collect()
+    }
+
+    #[test]
+    fn the_last_lines_come_from_as_many_files_as_it_takes() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = log(directory.path());
+        for count in [0, 1, 10, 1_000, 1_001, 2_500, 3_000, 9_000] {
+            let lines = read_last(&path, count, &Filter::default()).unwrap();
+            let first = 3_000 - (count as u64).min(3_000);
+            assert_eq!(numbers(&lines), (first..3_000).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_filter_admits_what_it_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = log(directory.path());
+        let contains = Filter {
+            contains: Some("line 1234 ".into()),
+            ..Filter::default()
+        };
+        assert_eq!(numbers(&read_last(&path, 5, &contains).unwrap()), [1234]);
+        let since = Filter {
+            since_unix_us: Some(2_998),
+            ..Filter::default()
+        };
+        assert_eq!(
+            numbers(&read_last(&path, 5, &since).unwrap()),
+            [2_998, 2_999]
+        );
+        let stream = Filter {
+            stream: Some(Stream::Stderr),
+            ..Filter::default()
+        };
+        assert_eq!(read_last(&path, 5, &stream).unwrap(), []);
+    }
+
+    #[test]
+    fn all_lines_come_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = log(directory.path());
+        let mut seen = Vec::new();
+        read_all(&path, &Filter::default(), |line| {
+            seen.push(line.unix_us);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(seen, (0..3_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn no_file_has_no_lines() {
+        let path = Path::new("/nonexistent/a.log");
+        assert_eq!(read_last(path, 5, &Filter::default()).unwrap(), []);
+    }
+}

@@ -1,0 +1,9 @@
+//! The keeper with real processes, sockets, files and cgroups.
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests own their tasks and their clock; there is no context here"
+)]
+
+mod fleet;
+mod life;
