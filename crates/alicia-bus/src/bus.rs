@@ -10,8 +10,9 @@ use alicia_contract::{CallTopic, EventTopic, MessageType, Prefix, StateTopic, ca
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::call::Requests;
 use crate::connection;
@@ -19,7 +20,7 @@ use crate::error::{CallError, Error};
 use crate::message::Qos;
 use crate::options::Options;
 use crate::shared::{Body, Outgoing, Publication, Published, Shared};
-use crate::status::{BusStatus, lock};
+use crate::status::{BusStatus, Link, lock};
 use crate::subscription::{Feed, Kind, RawSubscription, Subscription};
 
 /// Publications that wait for the connection task; beyond it, callers wait.
@@ -103,12 +104,13 @@ impl Bus {
             .unwrap_or_else(|_| Err(timed_out("a connection", deadline)))
     }
 
-    /// Waits for the next change: a connection made or lost.
-    pub async fn connection_changed(&self) {
-        let mut link = self.shared().link.subscribe();
-        tokio::select! {
-            changed = link.changed() => drop(changed),
-            () = self.shared().ended.cancelled() => {}
+    /// Tells of each connection that is made, for who has something to say at its start.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        Connections {
+            link: self.shared().link.subscribe(),
+            ended: self.shared().ended.clone(),
+            number: 0,
         }
     }
 
@@ -117,6 +119,29 @@ impl Bus {
     pub async fn close(&self) {
         self.shared().closing.cancel();
         self.shared().ended.cancelled().await;
+    }
+}
+
+/// Hears of connections made; see [`Bus::connections`].
+#[derive(Debug)]
+pub struct Connections {
+    link: watch::Receiver<Link>,
+    ended: CancellationToken,
+    number: u64,
+}
+
+impl Connections {
+    /// Waits for a connection that was not told of yet, the present one included, and gives its number,
+    /// from 1; `None` when the bus is closed. May be dropped at any time without loss.
+    pub async fn next(&mut self) -> Option<u64> {
+        let told = self.number;
+        let is_new = |link: &Link| link.connected && link.connections > told;
+        let number = tokio::select! {
+            link = self.link.wait_for(is_new) => link.ok()?.connections,
+            () = self.ended.cancelled() => return None,
+        };
+        self.number = number;
+        Some(number)
     }
 }
 
@@ -173,8 +198,15 @@ impl Bus {
         values: &[&str],
         payload: &T,
     ) -> Result<(), Error> {
-        let topic = topic.at(self.prefix(), values);
-        let payload = self.encode(MessageType::Event, &topic, payload)?;
+        self.set_at(&topic.at(self.prefix(), values), payload).await
+    }
+
+    /// As [`Self::set`], on any topic, written in full.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub async fn set_at<T: Serialize>(&self, topic: &str, payload: &T) -> Result<(), Error> {
+        let payload = self.encode(MessageType::Event, topic, payload)?;
         self.send_state(topic, payload).await
     }
 
@@ -186,7 +218,14 @@ impl Bus {
     /// # Panics
     /// When the number of values is not the number of varying levels of the topic.
     pub async fn clear<T>(&self, topic: StateTopic<T>, values: &[&str]) -> Result<(), Error> {
-        let topic = topic.at(self.prefix(), values);
+        self.clear_at(&topic.at(self.prefix(), values)).await
+    }
+
+    /// As [`Self::clear`], on any topic, written in full.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub async fn clear_at(&self, topic: &str) -> Result<(), Error> {
         self.send_state(topic, Bytes::new()).await
     }
 
@@ -356,14 +395,13 @@ impl Bus {
         encode(topic, &envelope)
     }
 
-    async fn send_state(&self, topic: String, payload: Bytes) -> Result<(), Error> {
-        check_topic(&topic)?;
-        lock(&self.shared().states).set(&topic, payload)?;
+    async fn send_state(&self, topic: &str, payload: Bytes) -> Result<(), Error> {
+        check_topic(topic)?;
+        lock(&self.shared().states).set(topic, payload)?;
         let deadline = self.shared().options.deadline;
-        let about = topic.clone();
-        timeout(deadline, self.send(Body::State(topic)))
+        timeout(deadline, self.send(Body::State(topic.to_owned())))
             .await
-            .unwrap_or_else(|_| Err(timed_out(&about, deadline)))
+            .unwrap_or_else(|_| Err(timed_out(topic, deadline)))
             .map(drop)
     }
 

@@ -28,6 +28,9 @@ use crate::subscription::{Feed, payload, received, values};
 /// Requests whose ids are remembered, so that one that is delivered twice is acted on once.
 const SEEN_MAX: usize = 1_024;
 
+/// Why a retained request is refused.
+const RETAINED: &str = "a retained request would be carried out again at each new connection";
+
 /// Takes the call out of the list of those that wait, however it ends.
 struct Waiting<'a> {
     shared: &'a Shared,
@@ -182,10 +185,14 @@ impl<Q: DeserializeOwned, A: Serialize> Requests<Q, A> {
             let Taken::Delivery(delivery) = self.feed.next().await? else {
                 continue;
             };
+            if delivery.raw.retained {
+                self.refuse(&delivery, "bus.retained_request", RETAINED.to_owned());
+                continue;
+            }
             match self.request(&delivery) {
                 Ok(Some(request)) => return Some(request),
                 Ok(None) => {}
-                Err(Some(reason)) => self.refuse(&delivery, reason),
+                Err(Some(reason)) => self.drop_request(&delivery, reason),
                 Err(None) => {}
             }
         }
@@ -213,19 +220,23 @@ impl<Q: DeserializeOwned, A: Serialize> Requests<Q, A> {
         }))
     }
 
-    fn refuse(&self, delivery: &Delivery, reason: DropReason) {
+    fn drop_request(&self, delivery: &Delivery, reason: DropReason) {
         self.feed.shared().dropped(delivery, reason);
         // An expired request and a looping one have nobody who waits.
-        if reason != DropReason::WrongPayload && reason != DropReason::NotAnEnvelope {
-            return;
+        if reason == DropReason::WrongPayload || reason == DropReason::NotAnEnvelope {
+            let detail = format!("the request cannot be read: {reason}");
+            self.refuse(delivery, "bus.unreadable_request", detail);
         }
-        let detail = format!("the request cannot be read: {reason}");
-        let problem = problem(400, "bus.unreadable_request", detail);
-        if let Some(reply) = Reply::of(delivery) {
-            match reply.message(self.feed.shared(), Err::<A, _>(problem)) {
-                Ok(message) => self.feed.bus().post(message),
-                Err(error) => tracing::debug!(%error, "an unreadable request was not answered"),
-            }
+    }
+
+    fn refuse(&self, delivery: &Delivery, code: &str, detail: String) {
+        let Some(reply) = Reply::of(delivery) else {
+            return;
+        };
+        let problem = problem(400, code, detail);
+        match reply.message(self.feed.shared(), Err::<A, _>(problem)) {
+            Ok(message) => self.feed.bus().post(message),
+            Err(error) => tracing::debug!(%error, "a refused request was not answered"),
         }
     }
 }

@@ -26,7 +26,8 @@ pub use calls::{
     nobody_listens_is_told_at_once, requests_that_say_the_reply_once_are_answered,
 };
 pub use messages::{
-    a_bare_payload_is_heard, a_burst_lags_explicitly, a_slow_subscription_does_not_hold_up_others,
+    a_bare_payload_is_heard, a_burst_lags_explicitly, a_forbidden_publish_is_an_error,
+    a_forbidden_subscription_is_an_error, a_slow_subscription_does_not_hold_up_others,
     events_reach_every_subscriber, states_are_retained_replaced_and_cleared,
     what_must_be_dropped_is_counted,
 };

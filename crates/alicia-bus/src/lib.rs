@@ -34,7 +34,7 @@ pub mod conformance;
 #[cfg(feature = "hostile")]
 mod hostile;
 
-pub use bus::{Bus, Retain};
+pub use bus::{Bus, Connections, Retain};
 pub use call::{Request, Requests};
 pub use error::{CallError, Error};
 #[cfg(feature = "hostile")]

@@ -54,7 +54,9 @@ impl FromStr for BusAddress {
 
     /// Reads `mqtt://host:port`, `mqtt://host` or `host:port`; an IPv6 address stands in brackets.
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let wrong = || AddressError(text.to_owned());
+        // A text with a password in it is not repeated in a message.
+        let shown = if text.contains('@') { "…@…" } else { text };
+        let wrong = || AddressError(shown.to_owned());
         let rest = match text.split_once("://") {
             Some(("mqtt" | "tcp", rest)) => rest,
             Some(_) => return Err(wrong()),
@@ -235,6 +237,9 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
+        let refused = "mqtt://tom:secret@h".parse::<BusAddress>();
+        let text = refused.expect_err("has a password").to_string();
+        assert!(!text.contains("secret"), "{text}");
         let mut options = Options::at("h:1".parse().expect("reads"), "api", Prefix::default());
         options.password = PasswordSource::Fixed("secret".to_owned());
         assert!(!format!("{options:?}").contains("secret"));

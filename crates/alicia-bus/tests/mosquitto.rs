@@ -155,15 +155,29 @@ async fn what_the_broker_does_not_allow_is_an_error() {
     let acl = tempfile::NamedTempFile::new().expect("is made");
     std::fs::write(acl.path(), "topic readwrite alicia/open/#\n").expect("writes");
     let broker = mosquitto!(&format!("acl_file {}", acl.path().display()));
-    let (bus, _task) = connect(broker.options("system/test")).await;
-    let refused = bus.publish_at("alicia/closed", &1).await;
-    assert!(
-        matches!(refused, Err(Error::NotAllowed { .. })),
-        "{refused:?}"
-    );
+    let options = broker.options("system/test");
+    conformance::a_forbidden_publish_is_an_error(options.clone(), "alicia/closed").await;
+    let (bus, _task) = connect(options).await;
     bus.publish_at("alicia/open/x", &1)
         .await
         .expect("publishes");
+}
+
+#[tokio::test]
+async fn a_retained_request_is_refused() {
+    let broker = mosquitto!("");
+    mosquitto_pub(&broker, "alicia/double", &["-r", "-m", "4"]);
+    let (bus, _task) = connect(broker.options("system/test")).await;
+    let mut requests = bus.serve(DOUBLE).await.expect("subscribes");
+    let call = bus.call(DOUBLE, &[], &5, PATIENCE);
+    let answering = async {
+        let request = requests.next().await.expect("is asked");
+        assert_eq!(request.query, 5, "the retained one was handed out");
+        let sum = request.query * 2;
+        request.respond(Ok(sum)).await.expect("answers");
+    };
+    let (answer, ()) = tokio::join!(call, answering);
+    assert_eq!(answer.expect("is answered"), 10);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use super::{Broker, CLIMATE, Client, MEASURED, Reading, fail, hear, hear_message};
-use crate::{Incoming, Qos, Retain};
+use crate::{Error, Incoming, Options, Qos, Retain};
 
 /// Messages of the burst.
 const BURST: usize = 20_000;
@@ -180,4 +180,24 @@ pub async fn a_slow_subscription_does_not_hold_up_others(broker: &impl Broker) {
         assert_eq!(hear_message(&mut quick).await.payload, reading);
     }
     assert!(client.bus.status().lagged > 0, "the slow one lost nothing");
+}
+
+/// Publishing where this client may not is an error, and costs it nothing else.
+pub async fn a_forbidden_publish_is_an_error(options: Options, topic: &str) {
+    let client = Client::connect(options).await;
+    match client.bus.publish_at(topic, &1).await {
+        Err(Error::NotAllowed { .. }) => {}
+        other => fail(&format!("expected a refusal, got {other:?}")),
+    }
+    assert_eq!(client.bus.status().connections, 1, "the connection broke");
+}
+
+/// Subscribing where this client may not is an error, and costs it nothing else.
+pub async fn a_forbidden_subscription_is_an_error(options: Options, filter: &str) {
+    let client = Client::connect(options).await;
+    match client.bus.raw_subscribe(filter).await {
+        Err(Error::NotAllowed { .. }) => {}
+        other => fail(&format!("expected a refusal, got {other:?}")),
+    }
+    assert_eq!(client.bus.status().connections, 1, "the connection broke");
 }
