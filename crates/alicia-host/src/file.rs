@@ -21,6 +21,8 @@ pub struct Loaded {
     pub fleet: Fleet,
     /// The directory of the file; relative paths start there.
     pub base: PathBuf,
+    /// The file with its positions, for checks that come later.
+    pub document: Document,
     sections: BTreeMap<String, Value>,
 }
 
@@ -29,6 +31,15 @@ impl Loaded {
     #[must_use]
     pub fn section(&self, module: &str) -> Value {
         self.sections.get(module).cloned().unwrap_or_default()
+    }
+
+    /// Sets one value of a module's section, over what the file says.
+    pub fn set(&mut self, module: &str, name: &str, value: Value) {
+        let section = self
+            .sections
+            .entry(module.to_owned())
+            .or_insert_with(|| json!({}));
+        section[name] = value;
     }
 }
 
@@ -80,7 +91,7 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         .iter()
         .filter_map(|module| Some((module.name.to_owned(), whole.get(module.name)?.clone())))
         .collect();
-    let mut faults: Vec<Fault> = Vec::new();
+    let mut faults = alicia_file::fleet::check(&fleet, Some(&document));
     for module in modules {
         let section = sections.get(module.name).cloned().unwrap_or_default();
         faults.extend((module.validate)(section, &fleet).into_iter().map(|fault| {
@@ -92,6 +103,7 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         settings,
         fleet,
         base: base.to_owned(),
+        document,
         sections,
     })
 }

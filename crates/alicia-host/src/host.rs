@@ -45,6 +45,18 @@ pub struct HostOptions {
     pub error_pages: &'static [(&'static str, &'static str)],
     /// Time.
     pub clock: Clock,
+    /// Set for single modules on the bus of another host.
+    pub alone: Option<Alone>,
+}
+
+/// Single modules in a process of their own (`alicia run`): they share keys and data directory with the host
+/// and leave its lock and its `host.json` alone. Their routes stand at the root too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alone {
+    /// The modules.
+    pub modules: Vec<String>,
+    /// The bus of the host that they belong to; none: `bus.url` of the file.
+    pub bus: Option<BusAddress>,
 }
 
 /// A host that runs.
@@ -76,9 +88,10 @@ impl Host {
             reread,
             error_pages,
             clock,
+            alone,
         } = options;
         let paths = Paths::new(data, &loaded.base);
-        let lock = lock::take(&paths)?;
+        let lock = lock::take(&paths, alone.as_ref())?;
         let settings = &loaded.settings;
         let identity = Authority::open(&paths.identity(), settings.bus.prefix.clone())?;
         identity.ensure_admin_key(&paths.admin_key(), clock.unix())?;
@@ -89,7 +102,13 @@ impl Host {
             .expect("a bound socket has an address");
         let addresses = Addresses::default();
         addresses.announce_api(api);
-        let external_bus = external_bus(settings, &addresses)?;
+        let external_bus = match alone.as_ref().and_then(|alone| alone.bus.clone()) {
+            Some(bus) => {
+                addresses.announce_bus(bus);
+                None
+            }
+            None => external_bus(settings, &addresses)?,
+        };
         let land = LandParts {
             clock: clock.clone(),
             identity: identity.clone(),
@@ -98,7 +117,7 @@ impl Host {
             addresses: addresses.clone(),
             external_bus,
         };
-        let (house, faults) = House::new(enabled(modules, settings), land, &loaded);
+        let (house, faults) = House::new(enabled(modules, settings, alone.as_ref()), land, &loaded);
         let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
         let platform = Platform {
             house: house.clone(),
@@ -107,6 +126,7 @@ impl Host {
             openapi: Arc::new(http::openapi(modules)),
             error_pages,
             open_metrics: settings.http.open_metrics,
+            is_alone: alone.is_some(),
             orders: orders_in.clone(),
         };
         let guard = Guard::new(identity.clone(), clock, settings.http.hosts.clone());
@@ -134,7 +154,9 @@ impl Host {
             return Err(error);
         }
         host.tasks.spawn(house.watch(faults));
-        host.write_down();
+        if alone.is_none() {
+            host.write_down();
+        }
         Ok(host)
     }
 
@@ -265,9 +287,13 @@ fn external_bus(settings: &Settings, addresses: &Addresses) -> Result<Option<Ext
     }))
 }
 
-fn enabled(modules: &[Spec], settings: &Settings) -> Vec<Spec> {
-    let is_on = |module: &&Spec| {
-        settings.is_enabled(module.name) && !(module.name == BROKER && settings.bus.url.is_some())
+fn enabled(modules: &[Spec], settings: &Settings, alone: Option<&Alone>) -> Vec<Spec> {
+    let is_on = |module: &&Spec| match alone {
+        Some(alone) => alone.modules.iter().any(|name| name == module.name),
+        None => {
+            let is_replaced = module.name == BROKER && settings.bus.url.is_some();
+            settings.is_enabled(module.name) && !is_replaced
+        }
     };
     modules.iter().filter(is_on).copied().collect()
 }

@@ -37,9 +37,9 @@ pub(crate) type Site = BoxCloneSyncService<Request, Response, Infallible>;
 
 /// The whole site.
 pub(crate) fn site(platform: Platform, guard: Guard) -> Site {
-    let house = platform.house.clone();
+    let (house, is_alone) = (platform.house.clone(), platform.is_alone);
     let site = platform::router(platform)
-        .fallback(move |request: Request| to_modules(house.clone(), request))
+        .fallback(move |request: Request| to_modules(house.clone(), is_alone, request))
         .layer(
             CompressionLayer::new()
                 .gzip(true)
@@ -66,12 +66,17 @@ impl Predicate for WholeAnswers {
     }
 }
 
-/// `/api/<module>/…` goes to the module with its own part of the path, the rest to the pages.
-async fn to_modules(house: House, mut request: Request) -> Response {
+/// `/api/<module>/…` goes to the module with its own part of the path, the rest to the pages, or to the first of the
+/// modules that run alone.
+async fn to_modules(house: House, is_alone: bool, mut request: Request) -> Response {
     let views = house.views();
     let path = request.uri().path();
     let Some(below_api) = path.strip_prefix("/api/") else {
-        let pages = views.iter().find_map(|view| view.pages.clone());
+        let root = views
+            .first()
+            .filter(|_| is_alone)
+            .map(|view| view.router.clone());
+        let pages = views.iter().find_map(|view| view.pages.clone()).or(root);
         return match pages {
             Some(pages) => call(pages, request).await,
             None => not_found(path).into_response(),

@@ -19,5 +19,5 @@ mod lock;
 
 pub use error::Error;
 pub use file::{Loaded, load, schema};
-pub use host::{Host, HostOptions};
+pub use host::{Alone, Host, HostHandle, HostOptions};
 pub use settings::Settings;

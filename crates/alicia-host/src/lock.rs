@@ -3,13 +3,14 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use alicia_contract::platform::HostFile;
 use alicia_module::Paths;
 use rustix::fs::{FlockOperation, flock};
 
 use crate::Error;
+use crate::host::Alone;
 
 /// Held while the host lives; the kernel lets go of it when the process ends, however it ends.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(crate) struct HostLock {
 }
 
 /// Takes the data directory for this process.
-pub(crate) fn take(paths: &Paths) -> Result<HostLock, Error> {
+pub(crate) fn take(paths: &Paths, alone: Option<&Alone>) -> Result<HostLock, Error> {
     let failed = |source| Error::Data {
         path: paths.data().to_owned(),
         source,
@@ -40,7 +41,7 @@ pub(crate) fn take(paths: &Paths) -> Result<HostLock, Error> {
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(paths.host_lock())
+        .open(lock_path(paths, alone))
         .map_err(failed)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {}
@@ -60,6 +61,16 @@ pub(crate) fn take(paths: &Paths) -> Result<HostLock, Error> {
     Ok(HostLock { _file: file })
 }
 
+/// Single modules have a lock of their own: the host that they belong to may run on the same directory.
+fn lock_path(paths: &Paths, alone: Option<&Alone>) -> PathBuf {
+    match alone {
+        None => paths.host_lock(),
+        Some(alone) => paths
+            .data()
+            .join(format!("{}.lock", alone.modules.join("-"))),
+    }
+}
+
 /// Writes where this host is found, in one step.
 pub(crate) fn write_host_file(path: &Path, found: &HostFile) -> io::Result<()> {
     let temporary = path.with_extension("json.new");
@@ -68,8 +79,14 @@ pub(crate) fn write_host_file(path: &Path, found: &HostFile) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// Removes it; a host that is gone is not found.
+/// Removes it when it is about this process; a host that is gone is not found.
 pub(crate) fn remove_host_file(path: &Path) {
+    let found = fs::read(path)
+        .ok()
+        .and_then(|text| serde_json::from_slice::<HostFile>(&text).ok());
+    if found.is_none_or(|found| found.pid != std::process::id()) {
+        return;
+    }
     if let Err(error) = fs::remove_file(path)
         && error.kind() != io::ErrorKind::NotFound
     {

@@ -31,6 +31,7 @@ pub(crate) struct Platform {
     pub(crate) openapi: Arc<Value>,
     pub(crate) error_pages: &'static [(&'static str, &'static str)],
     pub(crate) open_metrics: bool,
+    pub(crate) is_alone: bool,
     pub(crate) orders: mpsc::Sender<Order>,
 }
 
