@@ -1,0 +1,289 @@
+//! What should be an alert: conditions, read from what is known of a service.
+
+use std::time::Duration;
+
+use alicia_contract::health::{HealthState, HeartbeatStatus, Severity};
+use alicia_contract::id::ServiceName;
+use alicia_contract::orchestrator::InstanceState;
+
+use super::Now;
+use super::judge::said;
+use super::watch::{Beat, Check, Slot, Watch};
+use crate::suggest;
+
+/// The rules. Their names are part of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// Nothing of the service works, for a while already.
+    ServiceDown,
+    /// An instance was given up.
+    CrashLoop,
+    /// An instance ended unexpectedly.
+    Restarted,
+    /// A check is bad, or the service says that it is.
+    CheckFailed,
+    /// Heartbeats stopped.
+    HeartbeatLost,
+    /// It changes too often.
+    Flapping,
+}
+
+impl Rule {
+    /// Every rule.
+    pub const ALL: [Self; 6] = [
+        Self::ServiceDown,
+        Self::CrashLoop,
+        Self::Restarted,
+        Self::CheckFailed,
+        Self::HeartbeatLost,
+        Self::Flapping,
+    ];
+
+    /// The name in alerts.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ServiceDown => "service_down",
+            Self::CrashLoop => "crash_loop",
+            Self::Restarted => "restarted",
+            Self::CheckFailed => "check_failed",
+            Self::HeartbeatLost => "heartbeat_lost",
+            Self::Flapping => "flapping",
+        }
+    }
+
+    /// The rule of a name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rule| rule.as_str() == name)
+    }
+}
+
+/// What makes two conditions the same: an alert has one episode per key at a time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The rule.
+    pub rule: Rule,
+    /// The service.
+    pub service: ServiceName,
+    /// The instance, `api-1`.
+    pub instance: Option<String>,
+    /// The check, where there are several.
+    pub check: Option<String>,
+}
+
+/// Something that is, or was a moment ago, as it should not be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// What it is about.
+    pub key: Key,
+    /// Whether it holds now.
+    pub active: bool,
+    /// Rises with each occurrence, so that one between two looks is not lost.
+    pub occurrence: u32,
+    /// How bad it is.
+    pub severity: Severity,
+    /// One line.
+    pub summary: String,
+    /// The evidence. A change of it is news.
+    pub detail: String,
+    /// The last lines of output.
+    pub last_lines: Vec<String>,
+    /// What to do.
+    pub suggestion: Option<String>,
+}
+
+/// The conditions of a service. A key that is not among them does not hold, for sure.
+#[must_use]
+pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Condition> {
+    let mut found = Vec::new();
+    for (number, slot) in &watch.slots {
+        of_slot(watch, *number, slot, &mut found);
+    }
+    if watch.slots.is_empty() {
+        for beat in watch.beats.values() {
+            found.extend(heartbeat_lost(watch, None, beat, Severity::Critical));
+            found.extend(says_unhealthy(watch, None, beat));
+        }
+        found.dedup_by(|a, b| a.key == b.key);
+    }
+    let given_up = found.iter().any(|found| found.key.rule == Rule::CrashLoop);
+    let told = found
+        .iter()
+        .any(|found| found.key.rule == Rule::HeartbeatLost && found.active);
+    if !given_up && !(told && watch.slots.is_empty()) {
+        found.extend(service_down(watch, down_after, now));
+    }
+    found
+}
+
+fn of_slot(watch: &Watch, number: u32, slot: &Slot, found: &mut Vec<Condition>) {
+    let name = watch.label(number);
+    match slot.state {
+        InstanceState::Stopping | InstanceState::Stopped | InstanceState::Completed => return,
+        InstanceState::Failed => return found.push(crash_loop(watch, name, slot)),
+        _ => found.extend(restarted(watch, &name, slot)),
+    }
+    if slot.state != InstanceState::Running {
+        return;
+    }
+    for (check, result) in &slot.checks {
+        found.extend(check_failed(watch, &name, check, result));
+    }
+    if let Some(beat) = watch.beat_of(slot) {
+        found.extend(heartbeat_lost(watch, Some(&name), beat, Severity::Warning));
+        found.extend(says_unhealthy(watch, Some(&name), beat));
+    }
+}
+
+fn key(watch: &Watch, rule: Rule, instance: Option<&str>, check: Option<&str>) -> Key {
+    Key {
+        rule,
+        service: watch.service.clone(),
+        instance: instance.map(str::to_owned),
+        check: check.map(str::to_owned),
+    }
+}
+
+fn restarted(watch: &Watch, name: &str, slot: &Slot) -> Option<Condition> {
+    let exit = slot.exit.as_ref().filter(|_| slot.exits > 0)?;
+    Some(Condition {
+        key: key(watch, Rule::Restarted, Some(name), None),
+        active: slot.recovering,
+        occurrence: slot.exits,
+        severity: Severity::Warning,
+        summary: format!("{name} ended unexpectedly and is restarted"),
+        detail: exit.cause.clone(),
+        last_lines: slot.last_lines.clone(),
+        suggestion: Some(suggest::for_exit(
+            &watch.service,
+            &exit.cause,
+            &slot.last_lines,
+        )),
+    })
+}
+
+fn crash_loop(watch: &Watch, name: String, slot: &Slot) -> Condition {
+    let service = &watch.service;
+    let cause = slot.exit.as_ref().map_or("", |exit| &exit.cause);
+    let detail = if cause.is_empty() || slot.reason.contains(cause) {
+        format!(
+            "{}; mend the cause, then `alicia start {service}`",
+            slot.reason
+        )
+    } else {
+        format!(
+            "{}: {cause}; mend the cause, then `alicia start {service}`",
+            slot.reason
+        )
+    };
+    Condition {
+        key: key(watch, Rule::CrashLoop, Some(&name), None),
+        active: true,
+        occurrence: slot.exits.max(1),
+        severity: Severity::Critical,
+        summary: format!("{name} failed and is not started again"),
+        suggestion: Some(suggest::for_exit(service, &detail, &slot.last_lines)),
+        detail,
+        last_lines: slot.last_lines.clone(),
+    }
+}
+
+fn check_failed(
+    watch: &Watch,
+    name: &str,
+    check: &ServiceName,
+    result: &Check,
+) -> Option<Condition> {
+    (result.falls > 0).then(|| Condition {
+        key: key(watch, Rule::CheckFailed, Some(name), Some(check.as_str())),
+        active: result.good == Some(false),
+        occurrence: result.falls,
+        severity: Severity::Warning,
+        summary: format!("check {check} of {name} fails"),
+        detail: result.detail.clone(),
+        last_lines: Vec::new(),
+        suggestion: Some(suggest::logs(&watch.service)),
+    })
+}
+
+fn heartbeat_lost(
+    watch: &Watch,
+    name: Option<&str>,
+    beat: &Beat,
+    severity: Severity,
+) -> Option<Condition> {
+    if beat.losses == 0 {
+        return None;
+    }
+    let who = name.unwrap_or(watch.service.as_str());
+    let detail = if beat.status == HeartbeatStatus::Offline {
+        "its connection to the bus broke: the broker published its last will".to_owned()
+    } else {
+        let waited_s = beat.timeout.unwrap_or_default().as_secs_f64();
+        format!("no heartbeat for {waited_s} s")
+    };
+    Some(Condition {
+        key: key(watch, Rule::HeartbeatLost, name, None),
+        active: beat.lost,
+        occurrence: beat.losses,
+        severity,
+        summary: format!("{who} sends no heartbeats"),
+        detail,
+        last_lines: Vec::new(),
+        suggestion: Some(suggest::logs(&watch.service)),
+    })
+}
+
+fn says_unhealthy(watch: &Watch, name: Option<&str>, beat: &Beat) -> Option<Condition> {
+    let who = name.unwrap_or(watch.service.as_str());
+    let unhealthy = beat.status == HeartbeatStatus::Unhealthy && !beat.lost;
+    unhealthy.then(|| Condition {
+        key: key(watch, Rule::CheckFailed, name, Some("heartbeat")),
+        active: true,
+        occurrence: 0,
+        severity: Severity::Warning,
+        summary: format!("{who} says that it is unhealthy"),
+        detail: said(beat),
+        last_lines: Vec::new(),
+        suggestion: Some(suggest::logs(&watch.service)),
+    })
+}
+
+fn service_down(watch: &Watch, down_after: Duration, now: Now) -> Option<Condition> {
+    let judged = &watch.judged;
+    let down_for = now.mono.saturating_sub(judged.since_mono);
+    let down = judged.state == HealthState::Down;
+    (down && down_for >= down_after).then(|| Condition {
+        key: key(watch, Rule::ServiceDown, None, None),
+        active: true,
+        occurrence: 0,
+        severity: Severity::Critical,
+        summary: format!("{} is down", watch.service),
+        detail: judged.reason.clone(),
+        last_lines: watch
+            .slots
+            .values()
+            .next()
+            .map(|s| s.last_lines.clone())
+            .unwrap_or_default(),
+        suggestion: Some(suggest::logs(&watch.service)),
+    })
+}
+
+/// The condition that the service flaps.
+pub(crate) fn flapping(watch: &Watch) -> Condition {
+    Condition {
+        key: key(watch, Rule::Flapping, None, None),
+        active: true,
+        occurrence: 0,
+        severity: Severity::Warning,
+        summary: format!("{} is flapping", watch.service),
+        detail:
+            "it changes between good and bad again and again; until it settles, its further alerts \
+                 are held back"
+                .to_owned(),
+        last_lines: Vec::new(),
+        suggestion: Some(suggest::logs(&watch.service)),
+    }
+}
