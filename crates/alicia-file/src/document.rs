@@ -95,7 +95,12 @@ impl Document {
                             Segment::Enum { .. } | Segment::Unknown => pointer,
                         }
                     });
-                self.fault_at(&inner, error.into_inner().to_string())
+                // Errors of the contract read after "failed to".
+                let message = match error.into_inner().to_string() {
+                    message if message.starts_with("read ") => format!("cannot {message}"),
+                    message => message,
+                };
+                self.fault_at(&inner, message)
             })
     }
 

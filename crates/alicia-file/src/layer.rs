@@ -83,8 +83,29 @@ impl Layers {
         }
     }
 
+    /// The place itself, or the last of the text when the scanner stood behind its end.
+    fn inside(&self, place: Place) -> Place {
+        let Some(Layer::File { lines, .. }) = self.0.get(place.layer as usize) else {
+            return place;
+        };
+        let narrow = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let end = |line: &str| narrow(line.chars().count()) + 1;
+        match lines.get((place.line as usize).saturating_sub(1)) {
+            Some(line) => Place {
+                column: place.column.clamp(1, end(line)),
+                ..place
+            },
+            None => Place {
+                line: narrow(lines.len()).max(1),
+                column: lines.last().map_or(1, |line| end(line)),
+                ..place
+            },
+        }
+    }
+
     /// A fault at a place.
     pub(crate) fn fault(&self, place: Place, pointer: &str, message: impl Into<String>) -> Fault {
+        let place = self.inside(place);
         Fault {
             origin: self.origin(place),
             pointer: pointer.to_owned(),
@@ -114,7 +135,6 @@ impl Layers {
                 c => c,
             })
             .collect();
-        let text = text.trim_end().to_owned();
         let start = start - first;
         let room = text.chars().count().saturating_sub(start);
         Some(Excerpt {

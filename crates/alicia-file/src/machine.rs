@@ -194,7 +194,7 @@ impl<M: Machine> Visit<'_, '_, '_, M> {
     }
 
     fn fault_of_path(&self, program: &str) -> Option<(String, String)> {
-        let path = self.directory.join(program);
+        let path = self.directory.join(program.trim_start_matches("./"));
         let shown = path.display();
         match self.machine.entry(&path) {
             Some(Entry::Program) => None,

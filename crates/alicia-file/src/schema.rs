@@ -58,6 +58,3 @@ impl Schema {
             .collect()
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -429,19 +429,28 @@ impl<'l> Builder<'l> {
 
     fn syntax(&self, error: &ScanError, text: &str) -> Box<Fault> {
         let all: Vec<&str> = lines(text).collect();
-        let mut line = error.marker().line().clamp(1, all.len().max(1));
+        let (mut line, mut column) = (error.marker().line(), error.marker().col());
         if error.info().contains("tab") {
             // The scanner sometimes stands at the end of the line before the tab.
-            line += all[line - 1..]
-                .iter()
-                .position(|l| advice::tab_in_indent(l).is_some())
+            let mut from_here = all.iter().skip(line.saturating_sub(1));
+            line += from_here
+                .position(|line| advice::tab_in_indent(line).is_some())
                 .unwrap_or(0);
         }
-        let content = all.get(line - 1).copied().unwrap_or_default();
-        let column = match error.marker().line() == line {
-            true => error.marker().col().min(content.chars().count()) + 1,
-            false => content.chars().count() + 1,
-        };
+        if all
+            .iter()
+            .skip(line.saturating_sub(1))
+            .all(|line| line.trim().is_empty())
+        {
+            // At the end of the text: what is missing is missing in its last line.
+            line = all
+                .iter()
+                .rposition(|line| !line.trim().is_empty())
+                .map_or(1, |at| at + 1);
+            column = usize::MAX;
+        }
+        let content = all.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let column = column.min(content.chars().count()) + 1;
         let advice = advice::of(error.info(), content, column - 1);
         let column = advice.column.map_or(column, |column| column + 1);
         let place = Place {

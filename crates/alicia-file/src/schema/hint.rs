@@ -29,6 +29,18 @@ const FOREIGN: [(&str, &str); 20] = [
     ("logging", "log"),
 ];
 
+/// Values that have another name elsewhere.
+const FOREIGN_VALUES: [(&str, &str); 8] = [
+    ("unless-stopped", "always"),
+    ("no", "never"),
+    ("off", "never"),
+    ("ready", "healthy"),
+    ("running", "started"),
+    ("service_started", "started"),
+    ("service_healthy", "healthy"),
+    ("service_completed_successfully", "completed"),
+];
+
 /// The known key that an unknown one was meant to be.
 pub(super) fn meant<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
     let foreign = FOREIGN.iter().find(|(name, _)| *name == key.to_lowercase());
@@ -66,14 +78,15 @@ pub(super) fn for_value(root: &Value, schema: &Value, value: &Value) -> Option<S
     if let Some(known) = listed_anywhere(root, schema) {
         return for_listed(&known, value);
     }
-    let kind = words::first_type(schema);
-    let kind = match kind {
-        None if words::branches(root, schema)
-            .iter()
-            .any(|branch| branch["type"] == "string") =>
-        {
-            Some("string")
-        }
+    let branches = words::branches(root, schema);
+    let schema = match branches[..] {
+        [one] => one,
+        _ => schema,
+    };
+    let has = |kind: &str| branches.iter().any(|branch| branch["type"] == kind);
+    let kind = match words::first_type(schema) {
+        None if has("string") => Some("string"),
+        None if has("array") => Some("array"),
         kind => kind,
     };
     match (kind?, value) {
@@ -106,7 +119,12 @@ fn listed_anywhere<'s>(root: &'s Value, schema: &'s Value) -> Option<Vec<&'s str
 fn for_listed(known: &[&str], value: &Value) -> Option<String> {
     match value {
         Value::String(text) => {
-            nearest(text, known.iter().copied()).map(|name| format!("did you mean `{name}`?"))
+            let foreign = FOREIGN_VALUES.iter().find(|(there, _)| there == text);
+            foreign
+                .and_then(|(_, here)| known.iter().find(|name| *name == here))
+                .copied()
+                .or_else(|| nearest(text, known.iter().copied()))
+                .map(|name| format!("did you mean `{name}`?"))
         }
         // `no` and `off` are text in YAML 1.2, but people who know 1.1 write `false` for "never".
         Value::Bool(false) => known.contains(&"never").then(|| "write `never`".to_owned()),
@@ -114,7 +132,8 @@ fn for_listed(known: &[&str], value: &Value) -> Option<String> {
             .contains(&"always")
             .then(|| "write `always`".to_owned()),
         Value::Null => Some("write a value, or remove the key".to_owned()),
-        _ => None,
+        Value::Object(_) | Value::Array(_) => Some("write the word behind the key".to_owned()),
+        Value::Number(_) => None,
     }
 }
 

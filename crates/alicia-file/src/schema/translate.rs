@@ -62,15 +62,16 @@ impl Translator<'_> {
     }
 
     fn too_small(&self, error: &ValidationError<'_>) -> Fault {
-        let expected = match error.kind() {
-            Kind::MinItems { limit } if *limit > 1 => format!("{limit} items or more"),
-            Kind::MinItems { .. } => "an item or more".to_owned(),
-            Kind::MinLength { limit } if *limit > 1 => format!("{limit} characters or more"),
-            Kind::MinProperties { limit } if *limit > 1 => format!("{limit} keys or more"),
-            Kind::MinProperties { .. } => "a key or more".to_owned(),
-            _ => "text".to_owned(),
+        let (subject, limit, unit) = match error.kind() {
+            Kind::MinItems { limit } => (self.subject(error), *limit, "items"),
+            Kind::MinProperties { limit } => (self.subject(error), *limit, "keys"),
+            Kind::MinLength { limit } => (self.subject(error), *limit, "characters"),
+            _ => (self.subject(error), 1, "values"),
         };
-        let message = format!("{} is too short, expected {expected}", self.subject(error));
+        let message = match limit {
+            1 => format!("{subject} is empty"),
+            limit => format!("{subject} is too short, expected {limit} {unit} or more"),
+        };
         self.at(error, message)
             .with_hint("write a value, or remove the key")
     }

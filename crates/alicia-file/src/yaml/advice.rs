@@ -9,7 +9,7 @@ pub(super) struct Advice {
 }
 
 /// What the scanner says, what it means, and what to do; the first row that is contained in the error counts.
-const TABLE: [(&str, &str, &str); 20] = [
+const TABLE: [(&str, &str, &str); 21] = [
     (
         "mapping values are not allowed",
         "found a `:` where no key can stand",
@@ -96,6 +96,11 @@ const TABLE: [(&str, &str, &str); 20] = [
         "begin keys of one map in the same column",
     ),
     (
+        "did not find expected node content",
+        "found nothing where a value is expected",
+        "write the value, and close brackets that are open before this line",
+    ),
+    (
         "misplaced bracket",
         "found a closing bracket without an opening one",
         "remove it, or put the text in quotes",
@@ -123,8 +128,12 @@ pub(super) fn tab_in_indent(line: &str) -> Option<usize> {
 pub(super) fn of(error: &str, line: &str, column: usize) -> Advice {
     let tab = tab_in_indent(line);
     if error.contains("tab") || tab.is_some() {
+        let message = match tab {
+            Some(_) => "found a tab in the indentation",
+            None => "found a tab where only spaces can stand",
+        };
         return Advice {
-            message: "found a tab in the indentation".to_owned(),
+            message: message.to_owned(),
             hint: "indent with spaces".to_owned(),
             column: tab,
         };
