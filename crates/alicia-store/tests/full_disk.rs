@@ -108,7 +108,10 @@ async fn a_full_disk_loses_nothing_and_writing_goes_on_when_there_is_room() {
     let mut refused = 0;
     let mut next = 1;
     while refused < 20 {
-        assert!(next * BLOB_BYTES < 4 * DISK_BYTES as i64, "acknowledged more than the disk holds");
+        assert!(
+            next * BLOB_BYTES < 4 * DISK_BYTES as i64,
+            "acknowledged more than the disk holds"
+        );
         let pending: Vec<_> = (next..next + 8)
             .map(|id| store.try_write(move |tx| put(tx, id)).unwrap())
             .collect();
