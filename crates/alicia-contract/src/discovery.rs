@@ -24,8 +24,14 @@ pub const EVENTS: EventTopic<PresenceChange> = EventTopic::new("system/discovery
 
 /// Names that no service may have: they are levels of the topics above and of those of
 /// [`crate::health`], where the name of a service would stand.
-pub const RESERVED_NAMES: [&str; 6] =
-    ["register", "unregister", "events", "check", "monitor", "system"];
+pub const RESERVED_NAMES: [&str; 6] = [
+    "register",
+    "unregister",
+    "events",
+    "check",
+    "monitor",
+    "system",
+];
 
 /// The largest `metadata`, in bytes of JSON.
 pub const METADATA_BYTES_MAX: usize = 64 << 10;

@@ -22,6 +22,9 @@ pub const STATUS: StateTopic<FleetHealth> = StateTopic::new("system/health/monit
 /// Alerts as they fire and clear.
 pub const ALERTS: EventTopic<Alert> = EventTopic::new("system/health/monitor/alerts");
 
+/// How many firing alerts [`STATUS`] carries; REST has all.
+pub const ALERTS_IN_STATUS_MAX: usize = 100;
+
 /// How a service says it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -156,6 +159,9 @@ pub struct FleetHealth {
     pub services: Vec<ServiceHealth>,
     /// The number of alerts that are firing.
     pub alerts_firing: u32,
+    /// The alerts that are firing, newest first, at most [`ALERTS_IN_STATUS_MAX`], without the last lines of output.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
     /// How many healthy services were left out, because with them this message would be too large for
     /// the bus. REST has them.
     #[serde(default)]

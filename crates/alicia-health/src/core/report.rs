@@ -2,7 +2,8 @@
 
 use alicia_contract::envelope::MESSAGE_BYTES_MAX;
 use alicia_contract::health::{
-    CheckState, FleetHealth, HealthState, HeartbeatStatus, ServiceHealth,
+    ALERTS_IN_STATUS_MAX, Alert, CheckState, FleetHealth, HealthState, HeartbeatStatus,
+    ServiceHealth,
 };
 use alicia_contract::orchestrator::InstanceState;
 
@@ -23,8 +24,20 @@ impl Monitor {
             at: now.unix,
             services,
             alerts_firing: u32::try_from(self.book.firing().count()).unwrap_or(u32::MAX),
+            alerts: self.newest_alerts(),
             omitted: 0,
         }
+    }
+
+    /// The firing alerts, newest first, as many as the picture carries.
+    fn newest_alerts(&self) -> Vec<Alert> {
+        let mut alerts: Vec<Alert> = self.book.firing().cloned().collect();
+        alerts.sort_by(|a, b| b.started.total_cmp(&a.started));
+        alerts.truncate(ALERTS_IN_STATUS_MAX);
+        for alert in &mut alerts {
+            alert.last_lines.clear();
+        }
+        alerts
     }
 
     /// The worst state of those that should be there. A service that was stopped on purpose is no fault.
