@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from alicia_sdk import CallFailed, CallTimeout, CommandError, Message, Service
+from alicia_sdk.link import QUEUE_MAX
 
 from .bus import TOKEN, Broker, Observer, free_port, wait_until
 from .conftest import MakeService
@@ -193,6 +194,41 @@ def test_bad_messages_are_dropped_and_counted(observer: Observer, make_service: 
     assert counters["dropped_not_an_envelope"] == 2
     assert counters["dropped_too_large"] == 1
     assert counters["dropped_too_many_hops"] == 1
+
+
+def test_a_repeated_message_is_taken_once(observer: Observer, make_service: MakeService) -> None:
+    service = make_service()
+    heard: list[tuple[str, Any]] = []
+    service.on("rooms/#")(lambda message: heard.append(("all", message.payload)))
+    service.on("rooms/+/temperature")(lambda message: heard.append(("some", message.payload)))
+    service.command("toggle")(lambda: heard.append(("toggled", None)))
+    started(service)
+    message = {"message_id": "m-1", "timestamp": time.time(), "source": "x", "message_type": "event", "payload": 21}
+    command = {**message, "message_id": "m-2", "message_type": "command", "payload": {"command": "toggle"}}
+    for _ in range(3):
+        observer.send("alicia/rooms/hall/temperature", message)
+        observer.send(COMMAND, command)
+    observer.send("alicia/rooms/end", "bare")
+    wait_until(lambda: ("all", "bare") in heard, "the last message")
+    wait_until(lambda: ("toggled", None) in heard, "the command")
+    assert sorted(heard, key=str) == [("all", "bare"), ("all", 21), ("some", 21), ("toggled", None)]
+    assert observer.command("thermostat", "status").payload["counters"]["messages_repeated"] >= 4
+
+
+def test_a_full_queue_is_said_and_counted(
+    broker: Broker, make_service: MakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker.stop()
+    service = make_service()
+    service.start()
+    taken = [service.publish("flood", number) for number in range(QUEUE_MAX + 5)]
+    assert taken.count(True) == QUEUE_MAX and not any(taken[QUEUE_MAX:])
+    assert caplog.text.count("the queue to the bus is full") == 1
+    broker.start()
+    late = Observer(broker)
+    beat = late.wait(HEARTBEAT, lambda one: one.payload["counters"].get("messages_refused") == 5)
+    assert beat.payload["status"] == "healthy"
+    late.close()
 
 
 def test_a_state_is_retained(observer: Observer, broker: Broker, make_service: MakeService) -> None:

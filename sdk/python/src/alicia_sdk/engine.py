@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import Any, Callable, Optional
@@ -33,6 +34,10 @@ DROP_LOG_S = 60.0
 """A sender whose messages are dropped is in the log once in this time."""
 
 SENDERS_MAX = 1_000
+"""Senders whose last log line is remembered."""
+
+SEEN_MAX = 1_000
+"""Messages that are remembered, to tell a repeated delivery; a broker repeats at most what was in flight."""
 
 
 class Engine:
@@ -46,10 +51,11 @@ class Engine:
         self.calls = PendingCalls()
         self._pool = Pool(declaration.workers, JOBS_MAX)
         self._timers = Timers()
-        self._drop_logged: dict[str, float] = {}
+        self._logged: dict[str, float] = {}
+        self._seen: dict[tuple[str, str], None] = {}
         self._was_connected = False
         self._stopping = False
-        events = LinkEvents(self._last_will, self._on_connected, self.report, self._hear)
+        events = LinkEvents(self._last_will, self._on_connected, self._hear)
         self._link = Link(settings, self._filters(), events)
 
     def _filters(self) -> list[str]:
@@ -153,6 +159,8 @@ class Engine:
         """Queues a message; False and counted when there is no room."""
         taken = self._link.send(message)
         self.vitals.count("messages_sent" if taken else "messages_refused")
+        if not taken and self._may_log("the queue to the bus"):
+            log.warning("the queue to the bus is full: a message to %s was not sent", message.topic)
         return taken
 
     def write(self, payload: Any, address: Address) -> bytes:
@@ -189,19 +197,40 @@ class Engine:
         self.vitals.count("messages_received")
         try:
             received = read(incoming.data, time.time())
+            if self._is_repeated(incoming, received):
+                self.vitals.count("messages_repeated")
+                return
             self._route(incoming, received)
         except Dropped as dropped:
             self._drop(incoming, dropped.reason)
 
     def _drop(self, incoming: Incoming, reason: str) -> None:
         self.vitals.count(f"dropped_{reason.replace('-', '_')}")
-        sender, now = incoming.source or incoming.topic, time.monotonic()
-        if now - self._drop_logged.get(sender, -DROP_LOG_S) < DROP_LOG_S:
-            return
-        if len(self._drop_logged) >= SENDERS_MAX:
-            self._drop_logged.clear()
-        self._drop_logged[sender] = now
-        log.warning("dropped a message on %s (sender: %s): %s", incoming.topic, incoming.source or "unknown", reason)
+        if self._may_log(incoming.source or incoming.topic):
+            log.warning("dropped a message on %s from %s: %s", incoming.topic, incoming.source or "somebody", reason)
+
+    def _may_log(self, about: str) -> bool:
+        """Once in a while for each sender, so that one who floods the bus does not flood the log too."""
+        now = time.monotonic()
+        if now - self._logged.get(about, -math.inf) < DROP_LOG_S:
+            return False
+        if len(self._logged) >= SENDERS_MAX:
+            self._logged.clear()
+        self._logged[about] = now
+        return True
+
+    def _is_repeated(self, incoming: Incoming, received: Received) -> bool:
+        """Whether the broker delivered the same message again, after a break or for a second filter that matches."""
+        message_id = received.field("message_id")
+        if message_id is None:
+            return False
+        key = (incoming.source or str(received.field("source")), message_id)
+        if key in self._seen:
+            return True
+        if len(self._seen) >= SEEN_MAX:
+            del self._seen[next(iter(self._seen))]
+        self._seen[key] = None
+        return False
 
     def _route(self, incoming: Incoming, received: Received) -> None:
         if incoming.topic == self.topics.replies:

@@ -98,7 +98,6 @@ class LinkEvents:
 
     will: Callable[[], Outgoing]
     connected: Callable[[], None]
-    lost: Callable[[], None]
     heard: Callable[[Incoming], None]
 
 
@@ -193,7 +192,6 @@ class Link:
             self._flushed.notify_all()
         if was_connected and not self._closing.is_set():
             log.warning("lost the connection to the bus")
-            self._events.lost()
 
     def _connect_and_serve(self) -> None:
         client = self._new_client()
