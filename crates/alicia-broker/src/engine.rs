@@ -31,18 +31,24 @@ mod vault;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use alicia_store::Store;
 use rmqtt::context::ServerContext;
 use rmqtt::net::Builder;
+use rmqtt::retain::DefaultRetainStorage;
+use rmqtt::router::DefaultRouter;
 use rmqtt::server::MqttServer;
+use rmqtt::session::Session;
+use rmqtt::shared::DefaultShared;
+use rmqtt::subscribe::DefaultSharedSubscription;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::Semaphore;
 
+use self::clients::Client;
 pub use self::clients::Transport;
 use self::core::{Core, Counters};
 use self::door::Door;
@@ -96,28 +102,30 @@ pub enum EngineError {
     Threads(#[source] io::Error),
 }
 
-/// One open connection.
+/// One client id with a connection or a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientInfo {
     /// The client id.
     pub client_id: String,
-    /// The identity's name.
+    /// The name of the identity that it belongs to.
     pub identity: Arc<str>,
-    /// The identity's epoch.
-    pub epoch: u64,
-    /// Where it connects from.
-    pub peer: SocketAddr,
-    /// How it connects.
-    pub transport: Transport,
+    /// Where it connects from; none while it is away.
+    pub peer: Option<SocketAddr>,
+    /// How it connects; none while it is away.
+    pub transport: Option<Transport>,
     /// 5, or 4 for 3.1.1 and 3.1.
     pub protocol_level: u8,
-    /// When it connected, in milliseconds since 1970.
+    /// When it connected last, in milliseconds since 1970.
     pub connected_ms: i64,
-    /// Messages it has published.
+    /// Messages published over this connection.
     pub published: u64,
-    /// Messages it was sent.
+    /// Messages sent over this connection.
     pub delivered: u64,
-    /// Bytes that wait for it.
+    /// The filters it has subscribed to, sorted; without `$share/<group>/`.
+    pub subscriptions: Vec<String>,
+    /// Messages that wait for it, or were sent and not acknowledged.
+    pub queued_messages: usize,
+    /// Their bytes, overhead included.
     pub queued_bytes: usize,
 }
 
@@ -167,6 +175,7 @@ pub struct Engine {
     runtime: Option<Runtime>,
     tcp: Option<SocketAddr>,
     websocket: Option<SocketAddr>,
+    inner: SocketAddr,
 }
 
 impl Engine {
@@ -197,12 +206,13 @@ impl Engine {
             .await
             .map_err(|fault| EngineError::Inner(fault.to_string()))?;
         match opened {
-            Ok((scx, tcp, websocket)) => Ok(Self {
+            Ok((scx, inner, tcp, websocket)) => Ok(Self {
                 core,
                 scx,
                 runtime: Some(runtime),
                 tcp,
                 websocket,
+                inner,
             }),
             Err(fault) => {
                 runtime.shutdown_background();
@@ -221,25 +231,54 @@ impl Engine {
         self.websocket
     }
 
-    /// All open connections.
-    pub fn clients(&self) -> Vec<ClientInfo> {
-        let describe = |client: Arc<clients::Client>| ClientInfo {
-            client_id: client.client_id().to_owned(),
-            identity: Arc::clone(&client.identity.name),
-            epoch: client.identity.epoch,
-            peer: client.peer,
-            transport: client.transport,
-            protocol_level: client.protocol_level,
-            connected_ms: client.connected_ms,
-            published: client.published.load(Ordering::Relaxed),
-            delivered: client.delivered.load(Ordering::Relaxed),
-            queued_bytes: self
-                .core
-                .accounts
-                .get(client.client_id())
-                .map_or(0, |account| account.held_bytes()),
+    /// The address of the library's own listener, which serves the door only.
+    pub fn inner_address(&self) -> SocketAddr {
+        self.inner
+    }
+
+    /// All client ids with a session, sorted.
+    pub async fn clients(&self) -> Vec<ClientInfo> {
+        let shared = self.scx.extends.shared().await;
+        let sessions: Vec<Session> = shared.iter().filter_map(|entry| entry.session()).collect();
+        drop(shared);
+        let mut clients = Vec::with_capacity(sessions.len());
+        for session in &sessions {
+            clients.push(self.describe(session).await);
+        }
+        clients.sort_by(|a, b| a.client_id.cmp(&b.client_id));
+        clients
+    }
+
+    async fn describe(&self, session: &Session) -> ClientInfo {
+        let id = &session.id;
+        let client = self.core.clients.of(id);
+        let client = client.as_deref();
+        let count = |counter: fn(&Client) -> &AtomicU64| {
+            client.map_or(0, |client| counter(client).load(Ordering::Relaxed))
         };
-        self.core.clients.all().into_iter().map(describe).collect()
+        let subscriptions = session.subscriptions().await.unwrap_or_default();
+        let mut subscriptions: Vec<String> = subscriptions
+            .read()
+            .await
+            .keys()
+            .map(ToString::to_string)
+            .collect();
+        subscriptions.sort_unstable();
+        let inflight = session.out_inflight().read().await.len();
+        let account = self.core.accounts.get(&id.client_id);
+        ClientInfo {
+            client_id: id.client_id.to_string(),
+            identity: self.core.clients.owner(&id.client_id).unwrap_or_default(),
+            peer: client.map(|client| client.peer),
+            transport: client.map(|client| client.transport),
+            protocol_level: session.protocol().await.unwrap_or_default(),
+            connected_ms: session.connected_at().await.unwrap_or_default(),
+            published: count(|client| &client.published),
+            delivered: count(|client| &client.delivered),
+            subscriptions,
+            queued_messages: session.deliver_queue().len() + inflight,
+            queued_bytes: account.map_or(0, |account| account.held_bytes()),
+        }
     }
 
     /// Ends the connections of a client id; how many there were. The session lives on.
@@ -252,7 +291,7 @@ impl Engine {
         self.disconnect(|client| &*client.identity.name == name)
     }
 
-    fn disconnect(&self, which: impl Fn(&clients::Client) -> bool) -> usize {
+    fn disconnect(&self, which: impl Fn(&Client) -> bool) -> usize {
         let chosen = self
             .core
             .clients
@@ -306,11 +345,28 @@ impl Engine {
             );
         }
         self.remember().await;
+        self.let_go().await;
         if let Some(runtime) = self.runtime.take() {
             let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP_WAIT));
             if let Err(fault) = ended.await {
                 tracing::warn!("failed to end the broker's threads: {fault}");
             }
+        }
+    }
+
+    /// Cuts the circles of references that the library is built of, so that the store is closed and
+    /// the memory is free. Runs on the engine's threads: sessions need them to end.
+    async fn let_go(&self) {
+        let Some(runtime) = &self.runtime else { return };
+        let scx = self.scx.clone();
+        let cut = runtime.handle().spawn(async move {
+            *scx.extends.shared_mut().await = Box::new(DefaultShared::new(None));
+            *scx.extends.router_mut().await = Box::new(DefaultRouter::new(None));
+            *scx.extends.retain_mut().await = Box::new(DefaultRetainStorage::new());
+            *scx.extends.shared_subscription_mut().await = Box::new(DefaultSharedSubscription);
+        });
+        if let Err(fault) = cut.await {
+            tracing::warn!("failed to let go of the library: {fault}");
         }
     }
 
@@ -352,7 +408,12 @@ fn threads() -> Result<Runtime, EngineError> {
         .map_err(EngineError::Threads)
 }
 
-type Opened = (ServerContext, Option<SocketAddr>, Option<SocketAddr>);
+type Opened = (
+    ServerContext,
+    SocketAddr,
+    Option<SocketAddr>,
+    Option<SocketAddr>,
+);
 
 /// Starts the library and the door; runs on the engine's threads.
 async fn open(
@@ -404,7 +465,7 @@ async fn open(
             runtime.spawn(door::listen(Arc::clone(&door), listener, transport));
         }
     }
-    Ok((scx, addresses.0, addresses.1))
+    Ok((scx, address, addresses.0, addresses.1))
 }
 
 async fn bind(address: Option<SocketAddr>) -> Result<Option<TcpListener>, EngineError> {

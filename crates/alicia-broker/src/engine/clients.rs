@@ -210,6 +210,11 @@ impl Clients {
         true
     }
 
+    /// The identity that a client id belongs to.
+    pub(crate) fn owner(&self, client_id: &str) -> Option<Arc<str>> {
+        Some(Arc::clone(&self.read().owners.get(client_id)?.name))
+    }
+
     /// The permissions of the latest client with this client id.
     pub(crate) fn subject(&self, client_id: &str) -> Option<Arc<dyn Subject>> {
         self.read().owners.get(client_id)?.subject.clone()

@@ -4,6 +4,7 @@
 //! state is passed through.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +26,10 @@ use super::vault::Deliveries;
 /// Payloads up to this size are copied out of the network buffer that they arrived in, so that a
 /// small message does not keep a large buffer alive.
 const COPIED_BYTES_MAX: usize = 64 * 1024;
+
+/// How often, and how long apart, a session that ends by itself is asked to end.
+const KICK_ATTEMPTS: usize = 40;
+const KICK_PAUSE: Duration = Duration::from_millis(25);
 
 /// Undelivered messages as the library reports them.
 type Undelivered = Vec<(Id, From, Publish, Reason)>;
@@ -247,6 +252,30 @@ struct BudgetedEntry {
 }
 
 impl BudgetedEntry {
+    /// Ends the older session of the client id. One that ends by itself at this very moment gives no
+    /// answer; a moment later it is gone.
+    async fn kick_patiently(
+        &mut self,
+        clean_start: bool,
+        clear_subscriptions: bool,
+        is_admin: IsAdmin,
+    ) -> rmqtt::Result<OfflineSession> {
+        for _ in 1..KICK_ATTEMPTS {
+            match self
+                .inner
+                .kick(clean_start, clear_subscriptions, is_admin)
+                .await
+            {
+                Ok(offline) => return Ok(offline),
+                Err(fault) => tracing::debug!("older session is just ending: {fault}"),
+            }
+            tokio::time::sleep(KICK_PAUSE).await;
+        }
+        self.inner
+            .kick(clean_start, clear_subscriptions, is_admin)
+            .await
+    }
+
     /// Gives a retained message the identifier of the subscription that asked for it. None when
     /// that subscription gets no retained messages: it is a shared one (MQTT 5, 4.8.2), or gone.
     async fn address(&self, publish: &mut Publish) -> Option<()> {
@@ -305,9 +334,14 @@ impl Entry for BudgetedEntry {
         clear_subscriptions: bool,
         is_admin: IsAdmin,
     ) -> rmqtt::Result<OfflineSession> {
-        self.inner
-            .kick(clean_start, clear_subscriptions, is_admin)
-            .await
+        let mut offline = self
+            .kick_patiently(clean_start, clear_subscriptions, is_admin)
+            .await?;
+        if let OfflineSession::Exist(Some(info)) = &mut offline {
+            // The library sends them again from the last to the first (MQTT 5, 4.6: in order).
+            info.inflight_messages.reverse();
+        }
+        Ok(offline)
     }
 
     async fn online(&self) -> bool {
