@@ -155,12 +155,14 @@ class Observer:
     def on(self, topic: str) -> list[Heard]:
         return [one for one in list(self.heard) if one.topic == topic]
 
-    def wait(self, topic: str, accept: Callable[[Heard], bool] = lambda _: True) -> Heard:
-        found = wait_until(lambda: [one for one in self.on(topic) if accept(one)], f"a message on {topic}")
+    def wait(
+        self, topic: str, accept: Callable[[Heard], bool] = lambda _: True, deadline_s: float = DEADLINE_S
+    ) -> Heard:
+        found = wait_until(lambda: [one for one in self.on(topic) if accept(one)], f"a message on {topic}", deadline_s)
         first: Heard = found[0]
         return first
 
-    def command(self, service: str, command: str, arguments: Any = None, reply: str = "answers") -> Heard:
+    def command(self, service: str, command: str, arguments: Any = None, reply: str = "observer/replies") -> Heard:
         """Sends an envelope and waits for the answer, all without MQTT 5 properties."""
         correlation = f"{command}-{time.monotonic_ns()}"
         envelope = {

@@ -119,20 +119,20 @@ def test_commands_are_answered(observer: Observer, make_service: MakeService) ->
 
 def test_mqtt5_properties_carry_a_bare_command(observer: Observer, make_service: MakeService) -> None:
     started(make_service())
-    observer.send(COMMAND, {"command": "ping"}, response_topic="my/answers", correlation_data=b"\x00\xff")
-    answer = observer.wait("my/answers")
+    observer.send(COMMAND, {"command": "ping"}, response_topic="my/replies", correlation_data=b"\x00\xff")
+    answer = observer.wait("my/replies")
     assert answer.correlation_data == b"\x00\xff"
     assert answer.payload["service"] == "thermostat"
 
 
 def test_what_is_not_a_command_is_answered_or_dropped(observer: Observer, make_service: MakeService) -> None:
-    observer.send(COMMAND, {"command": "set"}, retain=True, response_topic="my/answers")
+    observer.send(COMMAND, {"command": "set"}, retain=True, response_topic="my/replies")
     service = make_service()
     done: list[float] = []
     service.command("set")(lambda: done.append(1))
     started(service)
-    observer.send(COMMAND, {"commando": "set"}, response_topic="my/answers")
-    assert observer.wait("my/answers").payload["faults"][0]["pointer"] == "/command"
+    observer.send(COMMAND, {"commando": "set"}, response_topic="my/replies")
+    assert observer.wait("my/replies").payload["faults"][0]["pointer"] == "/command"
     # A forged answer, and a caller that wants a heartbeat forged.
     stale = {"message_id": "1", "timestamp": time.time(), "source": "x", "message_type": "response", "payload": {}}
     observer.send(COMMAND, stale)
@@ -299,9 +299,9 @@ def test_hung_handlers_stop_neither_heartbeat_nor_stop(observer: Observer, make_
 
     started(service)
     for _ in range(300):
-        observer.send(COMMAND, {"command": "hang"}, response_topic="busy")
+        observer.send(COMMAND, {"command": "hang"}, response_topic="busy/replies")
     assert hung.acquire(timeout=15) and hung.acquire(timeout=15)
-    assert observer.wait("busy").payload["code"] == "service.busy"
+    assert observer.wait("busy/replies").payload["code"] == "service.busy"
     observer.wait(HEARTBEAT, lambda one: one.payload["status"] == "degraded")
     begun = time.monotonic()
     service.stop(drain_s=0.5)

@@ -15,7 +15,7 @@ from alicia_sdk.arguments import ArgumentFaults, Signature
 from alicia_sdk.envelope import MESSAGE_BYTES_MAX, Address, Dropped, read, write
 from alicia_sdk.pool import Job, Pool
 from alicia_sdk.settings import Options, Settings
-from alicia_sdk.topics import Topics, filter_matches, is_filter, is_topic
+from alicia_sdk.topics import filter_matches, is_filter, is_topic, takes_replies
 
 NOW = 1_001.0
 ENVELOPE = {
@@ -119,8 +119,11 @@ def test_topics_and_filters_are_told_apart() -> None:
     "topic, allowed",
     [
         ("alicia/caller/replies/1", True),
-        ("alicia/system/orchestrator/replies/1", True),
-        ("answers", True),
+        ("alicia/keys/tom/replies/cli", True),
+        ("alicia/system/replies/registry/r1", True),
+        ("answers", False),
+        ("alicia/a/repliesx", False),
+        ("alicia/rooms/hall/light", False),
         ("alicia/system/health/thermostat", False),
         ("alicia/other/command", False),
         ("alicia/+/replies", False),
@@ -129,7 +132,15 @@ def test_topics_and_filters_are_told_apart() -> None:
     ],
 )
 def test_a_caller_cannot_make_the_service_speak_anywhere(topic: str, allowed: bool) -> None:
-    assert Topics("alicia", "thermostat", "1").takes_replies(topic) is allowed
+    assert takes_replies(topic) is allowed
+
+
+def test_who_runs_it_by_hand_speaks_as_the_key() -> None:
+    url = {"ALICIA_MQTT_URL": "mqtt://127.0.0.1"}
+    own = Settings.read(Options(name="api", instance="1", password="x"), url).topics
+    assert (own.source, own.replies) == ("api", "alicia/api/replies/1")
+    key = Settings.read(Options(name="api", instance="1", username="tom", password="x"), url).topics
+    assert (key.source, key.replies) == ("key/tom", "alicia/keys/tom/replies/1")
 
 
 def typed(target: float, mode: Optional[str] = None, days: List[int] = [], more: Dict[str, bool] = {}) -> None: ...

@@ -1,9 +1,10 @@
-"""What `alicia new service --lang python` writes, started as the orchestrator starts it: with a small environment."""
+"""What `alicia new service` writes, started as the orchestrator starts it: with a small environment."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,16 +23,25 @@ PACKAGE = ROOT / "sdk" / "python" / "src" / "alicia_sdk"
 INSTALL_S = 240.0
 
 
+def render(template: Path, directory: Path, name: str) -> None:
+    sdk = ROOT / "crates" / "alicia-sdk"
+    words = {"name": name, "version": "0.1.0", "directory": f"./{name}", "sdk_path": str(sdk)}
+    for file in template.rglob("*"):
+        if file.is_dir():
+            continue
+        text = file.read_text()
+        for word, value in words.items():
+            text = text.replace("{{" + word + "}}", value)
+        assert "{{" not in text, f"{file.name} has a placeholder that is not documented"
+        target = directory / file.relative_to(template)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     directory = tmp_path / "thermostat"
-    directory.mkdir()
-    for file in TEMPLATE.iterdir():
-        text = file.read_text()
-        for word, value in {"name": "thermostat", "version": "0.1.0", "directory": "./thermostat"}.items():
-            text = text.replace("{{" + word + "}}", value)
-        assert "{{" not in text, f"{file.name} has a placeholder that is not documented"
-        (directory / file.name).write_text(text)
+    render(TEMPLATE, directory, "thermostat")
     shutil.copytree(PACKAGE, directory / "alicia_sdk", ignore=shutil.ignore_patterns("__pycache__"))
     return directory
 
@@ -118,3 +128,50 @@ def test_without_an_index_it_says_what_to_do(written: Path) -> None:
 def test_the_service_is_at_most_twenty_lines(written: Path) -> None:
     lines = (written / "service.py").read_text().splitlines()
     assert len([line for line in lines if line.strip()]) <= 20
+
+
+@pytest.fixture
+def written_in_rust(tmp_path: Path) -> Path:
+    directory = tmp_path / "lamp"
+    render(ROOT / "templates" / "service" / "rust", directory, "lamp")
+    return directory
+
+
+def test_the_rust_service_is_at_most_twenty_lines_and_pins_what_the_checkout_has(written_in_rust: Path) -> None:
+    code = (written_in_rust / "src" / "main.rs").read_text().partition("#[cfg(test)]")[0]
+    assert len([line for line in code.splitlines() if line.strip(" }")]) <= 20
+    pins = re.findall(r'^(\w+) = \{ version = "=([^"]+)"', (written_in_rust / "Cargo.toml").read_text(), re.MULTILINE)
+    assert {name for name, _ in pins} == {"serde", "tokio"}
+    lock = (ROOT / "Cargo.lock").read_text()
+    for name, version in pins:
+        assert f'name = "{name}"\nversion = "{version}"' in lock, f"{name} {version} is not what Cargo.lock has"
+
+
+@pytest.mark.skipif(os.environ.get("ALICIA_REQUIRE_ALL") != "1", reason="compiles for minutes: ALICIA_REQUIRE_ALL=1")
+def test_the_rust_service_runs_unedited(
+    written_in_rust: Path, broker: Broker, observer: Observer, tmp_path: Path
+) -> None:
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    compiled = environment(CARGO_TARGET_DIR=str(ROOT / "target"))
+    subprocess.run(["cargo", "test", "--quiet"], cwd=written_in_rust, env=compiled, check=True, timeout=1_200)
+    supervised = {
+        "ALICIA_SERVICE": "thermostat",
+        "ALICIA_INSTANCE": "i-1",
+        "ALICIA_MQTT_URL": broker.url,
+        "ALICIA_MQTT_USERNAME": "thermostat",
+        "ALICIA_TOKEN_FILE": str(token),
+        "PORT": str(free_port()),
+    }
+    # As `command:` of its entry, but for the profile: a release build takes longer and shows no more.
+    program = subprocess.Popen(["cargo", "run", "--quiet"], cwd=written_in_rust, env={**compiled, **supervised})
+    try:
+        observer.wait("alicia/system/discovery/register", deadline_s=600)
+        with urllib.request.urlopen(f"http://127.0.0.1:{supervised['PORT']}/health", timeout=10) as answer:
+            assert json.load(answer)["status"] == "healthy"
+        assert observer.command("thermostat", "greet", {"name": "Ada"}).payload == "Hello, Ada!"
+        observer.wait("alicia/lamp/here")
+        assert stop(program) == 0
+    finally:
+        if program.poll() is None:
+            program.kill()

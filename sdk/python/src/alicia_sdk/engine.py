@@ -16,7 +16,7 @@ from .pool import Job, Pool
 from .problem import Problem
 from .settings import Settings
 from .timers import Timers
-from .topics import filter_matches
+from .topics import filter_matches, takes_replies
 from .vitals import Vitals
 
 log = logging.getLogger("alicia_sdk")
@@ -150,10 +150,10 @@ class Engine:
 
     def _last_will(self) -> Outgoing:
         beat = self._heartbeat("offline", "the connection broke")
-        return Outgoing(self.topics.heartbeat, write(self._settings.service, beat))
+        return Outgoing(self.topics.heartbeat, write(self.topics.source, beat))
 
     def _send_system(self, topic: str, payload: Any) -> None:
-        self._link.send(Outgoing(topic, write(self._settings.service, payload), is_urgent=True))
+        self._link.send(Outgoing(topic, write(self.topics.source, payload), is_urgent=True))
 
     def send(self, message: Outgoing) -> bool:
         """Queues a message; False and counted when there is no room."""
@@ -165,7 +165,7 @@ class Engine:
 
     def write(self, payload: Any, address: Address) -> bytes:
         """The bytes of a message of this service."""
-        return write(self._settings.service, payload, address)
+        return write(self.topics.source, payload, address)
 
     def _on_connected(self) -> None:
         self._was_connected = True
@@ -303,7 +303,7 @@ class Engine:
         topic = incoming.response_topic or received.field("reply_to")
         if topic is None:
             return
-        if not self.topics.takes_replies(topic):
+        if not takes_replies(topic):
             self._drop(incoming, "bad-reply-topic")
             return
         address = Address(

@@ -54,7 +54,8 @@ class Settings:
     @property
     def topics(self) -> Topics:
         """The topics of this instance."""
-        return Topics(self.prefix, self.service, self.instance)
+        key = None if self.username in (None, self.service) else self.username
+        return Topics(self.prefix, self.service, self.instance, key)
 
     @classmethod
     def read(cls, options: Options, environment: Optional[Mapping[str, str]] = None) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Optional
 
 ID_PATTERN = re.compile(r"[a-z0-9-]{1,63}")
 """Every id: a service, an instance, a prefix. Ids become topic levels and file names."""
@@ -24,6 +25,13 @@ class Topics:
     prefix: str
     service: str
     instance: str
+    key: Optional[str] = None
+    """The API key with which somebody runs the service by hand; a supervised one has a token of its own."""
+
+    @property
+    def source(self) -> str:
+        """Who its messages are from."""
+        return self.service if self.key is None else f"key/{self.key}"
 
     @property
     def register(self) -> str:
@@ -53,7 +61,8 @@ class Topics:
     @property
     def replies(self) -> str:
         """Where the answers to this instance's own calls arrive."""
-        return f"{self.prefix}/{self.service}/replies/{self.instance}"
+        owner = self.service if self.key is None else f"keys/{self.key}"
+        return f"{self.prefix}/{owner}/replies/{self.instance}"
 
     def command_of(self, service: str) -> str:
         """Where another service is asked to do something."""
@@ -68,17 +77,13 @@ class Topics:
         start = f"{self.prefix}/"
         return topic[len(start) :] if topic.startswith(start) else f"/{topic}"
 
-    def takes_replies(self, topic: str) -> bool:
-        """Whether an answer may be sent to the topic that a caller named.
 
-        A caller must not make this service speak where only the service itself may: no heartbeat,
-        no registration, no command in its name.
-        """
-        if not is_topic(topic) or topic.startswith("$"):
-            return False
-        if topic.endswith("/command"):
-            return False
-        return not topic.startswith(f"{self.prefix}/system/") or "/replies/" in topic
+def takes_replies(topic: str) -> bool:
+    """Whether an answer may be sent to the topic that a caller named: one that has a level `replies`.
+
+    Otherwise anybody could make the service speak where only the service itself may.
+    """
+    return is_topic(topic) and not topic.startswith("$") and "replies" in topic.split("/")
 
 
 def is_topic(topic: str) -> bool:
