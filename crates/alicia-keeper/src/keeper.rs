@@ -50,9 +50,11 @@ use instance::Instance;
 use listeners::Listeners;
 use output::Logs;
 use place::Place;
+use scan::Scans;
 use schedule::Standing;
 use timers::{Timer, Timers};
 use token::Token;
+use upgrade::State;
 
 /// Exit code of a keeper that finds its directory locked by another one (`EX_TEMPFAIL`).
 pub const EXIT_LOCKED: u8 = 75;
@@ -152,6 +154,7 @@ struct Keeper {
     pids: HashMap<u32, u64>,
     /// Runs that were asked to end, or whose leader ended, and that are not empty.
     ending: BTreeSet<u64>,
+    scans: Scans,
     last_run: u64,
     listeners: Listeners,
     logs: Logs,
@@ -167,6 +170,12 @@ struct Keeper {
 /// system at the start. Once it runs, it ends by [`Request::Shutdown`](crate::protocol::Request) or by a
 /// signal (SIGTERM, SIGINT) only.
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(fd) = options.resume {
+        let state = State::read(fd)?;
+        let mut keeper = Keeper::new(state.place()?, options)?;
+        keeper.restore(state)?;
+        return keeper.serve();
+    }
     let place = Place::open(&options.directory)?;
     if options.daemonise && place.detach()? == place::Detached::Starter {
         return Ok(());
@@ -215,6 +224,7 @@ impl Keeper {
             names: HashMap::new(),
             pids: HashMap::new(),
             ending: BTreeSet::new(),
+            scans: Scans::default(),
             last_run: 0,
             listeners: Listeners::default(),
             logs: Logs::default(),
@@ -254,6 +264,7 @@ impl Keeper {
                 self.handle(token);
             }
             self.run_timers();
+            self.settle_scans_if_due();
         }
     }
 
@@ -303,6 +314,7 @@ impl Keeper {
             match timer {
                 Timer::Settle(run) => self.settle(run),
                 Timer::LogMarker => self.write_markers(),
+                Timer::Look => {}
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
             }
         }

@@ -7,5 +7,5 @@ mod flood;
 mod log_file;
 mod pipe;
 
-pub(crate) use log_file::{Batch, LogFile, Trouble};
-pub(crate) use pipe::{Cutter, Pipe, PipeState, Turn};
+pub(crate) use log_file::{Batch, LogFile, LogState, Trouble};
+pub(crate) use pipe::{Cutter, Pipe, Turn};

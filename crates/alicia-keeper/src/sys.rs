@@ -511,6 +511,20 @@ pub(crate) fn fork() -> io::Result<Fork> {
     }
 }
 
+/// Replaces this program. Mask, pid and descriptors without close-on-exec stay. Returns only on failure.
+pub(crate) fn execute(words: &[CString]) -> io::Error {
+    let mut argv: Vec<_> = words.iter().map(|word| word.as_ptr()).collect();
+    argv.push(ptr::null());
+    let Some(program) = words.first() else {
+        return io::ErrorKind::InvalidInput.into();
+    };
+    // SAFETY: `argv` is an array of pointers to strings that live until the call, ended by null.
+    unsafe {
+        libc::execv(program.as_ptr(), argv.as_ptr());
+    }
+    io::Error::last_os_error()
+}
+
 /// Takes over a descriptor that the program before the upgrade left open; `None` if it is not open.
 pub(crate) fn inherited(fd: RawFd) -> Option<OwnedFd> {
     // SAFETY: F_GETFD only asks. The number comes from the state that this very process wrote before

@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::containment::Container;
 use crate::output::{LogFile, Pipe};
 use crate::protocol::{InstanceInfo, InstanceState};
 
 /// Who asked, and under which id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Asker {
     pub(super) client: u64,
     pub(super) id: u64,

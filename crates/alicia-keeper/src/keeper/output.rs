@@ -15,7 +15,7 @@ use super::timers::Timer;
 use super::token::Token;
 use super::{Keeper, PIPES_PER_TURN};
 use crate::clock;
-use crate::output::{Batch, LogFile, Trouble, Turn};
+use crate::output::{Batch, LogFile, LogState, Trouble, Turn};
 use crate::protocol::{Event, LogSpec, LogTrouble};
 
 /// Read from one pipe in one turn: what a pipe holds by default.
@@ -32,7 +32,7 @@ pub(super) struct Logs {
     open: HashMap<PathBuf, Weak<RefCell<LogFile>>>,
     read_buffer: Vec<u8>,
     line_buffer: Vec<u8>,
-    closed_lines_dropped: u64,
+    pub(super) closed_lines_dropped: u64,
     is_marker_due: bool,
 }
 
@@ -46,6 +46,13 @@ impl Logs {
         }
         let log = Rc::new(RefCell::new(LogFile::open(spec.clone())?));
         self.open.insert(spec.path(), Rc::downgrade(&log));
+        Ok(log)
+    }
+
+    /// After an upgrade.
+    pub(super) fn restore(&mut self, state: LogState) -> io::Result<SharedLog> {
+        let log = self.open(&state.spec)?;
+        log.borrow_mut().restore(state);
         Ok(log)
     }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -71,6 +71,20 @@ impl Place {
             lock,
             socket,
         })
+    }
+
+    /// What the program before an upgrade had open.
+    pub(super) fn resume(directory: PathBuf, lock: OwnedFd, socket: OwnedFd) -> Self {
+        rustix::process::umask(Mode::from_raw_mode(UMASK));
+        Self {
+            directory,
+            lock: lock.into(),
+            socket: socket.into(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> BorrowedFd<'_> {
+        self.lock.as_fd()
     }
 
     pub(super) fn directory(&self) -> &Path {

@@ -25,7 +25,7 @@ impl Keeper {
             for run in ending {
                 self.settle_if_cgroup(run);
             }
-            self.settle_scans();
+            self.scans.is_due = true;
         }
     }
 

@@ -1,9 +1,12 @@
-//! Ends of instances without a cgroup, all in one look at `/proc`.
+//! Ends of instances without a cgroup, all in one look at `/proc`. A look costs some 20 µs for each process
+//! of the machine, so looks are shared, and a fleet that ends at once takes a bounded part of a core.
 
 use std::os::fd::AsFd;
 
 use super::Keeper;
 use super::stop::{Heard, open};
+use super::timers::Timer;
+use crate::clock;
 use crate::containment::{Claim, Container, Owners, Sweep};
 use crate::process_table::{self, Process};
 use crate::sys;
@@ -11,9 +14,44 @@ use crate::sys;
 /// Rounds in which a tree that forks while it is stopped is looked at again before it is killed.
 const FREEZE_ROUNDS: usize = 8;
 
+/// The least time between two looks.
+const PAUSE_MS_MIN: u64 = 1;
+/// A look that took this long is followed by a pause of twice the time.
+const PAUSE_SHARE: u64 = 2;
+/// For a signal, a look of this age is good enough: what it misses is killed later.
+const FRESH_MS: u64 = 20;
+
+/// When to look, and what was seen last.
+#[derive(Debug, Default)]
+pub(super) struct Scans {
+    /// Something may have ended.
+    pub(super) is_due: bool,
+    /// Not before, on the monotonic clock.
+    not_before_ms: u64,
+    seen_ms: u64,
+    seen: Owners,
+}
+
 impl Keeper {
+    /// Looks, if it is due and not too soon after the last look.
+    pub(super) fn settle_scans_if_due(&mut self) {
+        if !self.scans.is_due {
+            return;
+        }
+        let begun_ms = clock::monotonic_ms();
+        if begun_ms < self.scans.not_before_ms {
+            self.timers.set(self.scans.not_before_ms, Timer::Look);
+            return;
+        }
+        self.scans.is_due = false;
+        self.settle_scans();
+        let ended_ms = clock::monotonic_ms();
+        let pause_ms = (PAUSE_SHARE * (ended_ms - begun_ms)).max(PAUSE_MS_MIN);
+        self.scans.not_before_ms = ended_ms + pause_ms;
+    }
+
     /// The next step of every run that is ending and is held by marks only.
-    pub(super) fn settle_scans(&mut self) {
+    fn settle_scans(&mut self) {
         let ending: Vec<u64> = self
             .ending
             .iter()
@@ -43,10 +81,16 @@ impl Keeper {
         }
     }
 
-    pub(super) fn send_to_scanned(&mut self, run: u64, signal: i32) {
-        let owners = self.look();
-        for process in owners.members.get(&run).into_iter().flatten() {
-            send(process, signal);
+    pub(super) fn send_to_scanned(&mut self, run: u64, signals: &[i32]) {
+        let now_ms = clock::monotonic_ms();
+        if now_ms >= self.scans.seen_ms + FRESH_MS || !self.scans.seen.members.contains_key(&run) {
+            self.scans.seen = self.look();
+            self.scans.seen_ms = now_ms;
+        }
+        for process in self.scans.seen.members.get(&run).into_iter().flatten() {
+            for signal in signals {
+                send(process, *signal);
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::fs;
 
 use rustix::process::{getpriority_process, setpriority_process};
+use serde::{Deserialize, Serialize};
 
 /// Ahead of ordinary programs, behind those that need real time: on a box under load, restarts of 2 ms
 /// took 36 ms without (research: supervision, section 4).
@@ -13,7 +14,7 @@ const OOM_SCORE_ADJ: &str = "-900";
 const OOM_PATH: &str = "/proc/self/oom_score_adj";
 
 /// What the keeper reached, and what children must be given back.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Standing {
     pub(super) nice: i32,
     /// The value that children get; `None` where the keeper's was not changed.

@@ -3,7 +3,7 @@
 //! A run is over when its container is empty, not when its leader ends. `settle` is the one place that
 //! decides what to do next about a run that is ending; it may be called at any time, and often.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -41,7 +41,7 @@ impl Keeper {
     ) -> Result<(), Failure> {
         check_signal(signal)?;
         let run = self.run_of(name)?;
-        self.send(run, signal, target)
+        self.send(run, &[signal], target)
     }
 
     /// The asker is answered when nothing is left.
@@ -108,12 +108,11 @@ impl Keeper {
         }
         self.ending.insert(run);
         if is_alive && signal != libc::SIGKILL {
-            // What cannot be signalled is killed at the deadline.
-            if let Err(failure) = self.send(run, signal, target) {
+            // A stopped process would take the signal only when it goes on. What cannot be signalled is
+            // killed at the deadline.
+            if let Err(failure) = self.send(run, &[signal, libc::SIGCONT], target) {
                 note(&format!("run {run}: {failure}"));
             }
-            // A stopped process takes no other signal.
-            drop(self.send(run, libc::SIGCONT, target));
         } else if signal == libc::SIGKILL
             && let Some(stopping) = self
                 .instances
@@ -135,7 +134,7 @@ impl Keeper {
             return;
         };
         match instance.container {
-            Some(Container::Scan(_)) => self.settle_scans(),
+            Some(Container::Scan(_)) => self.scans.is_due = true,
             _ => self.settle_if_cgroup(run),
         }
     }
@@ -244,18 +243,17 @@ impl Keeper {
         self.names.get(name).copied().ok_or_else(|| unknown(name))
     }
 
-    /// Sends a signal to processes that are members for certain at this moment.
-    fn send(&mut self, run: u64, signal: i32, target: Target) -> Result<(), Failure> {
+    /// Sends signals to processes that are members for certain at this moment.
+    fn send(&mut self, run: u64, signals: &[i32], target: Target) -> Result<(), Failure> {
         let Some(instance) = self.instances.get(&run) else {
             return Ok(());
         };
         let refuse = |error: std::io::Error| {
-            let name = signals::name(signal);
-            Failure::system(format!("{name} cannot be sent: {error}"), &error)
+            Failure::system(format!("the signal cannot be sent: {error}"), &error)
         };
         match (target, &instance.container) {
             (Target::Leader, _) => match &instance.pidfd {
-                Some(pidfd) => sys::send_signal(pidfd.as_fd(), signal).map_err(refuse),
+                Some(pidfd) => send_all(pidfd.as_fd(), signals).map_err(refuse),
                 None => Err(Failure::new(
                     FailureCode::InstanceUnknown,
                     "its leader has ended",
@@ -267,12 +265,12 @@ impl Keeper {
                 let members = cgroup.pids();
                 for (_, pidfd) in pidfds.iter().filter(|(pid, _)| members.contains(pid)) {
                     // It may have ended.
-                    drop(sys::send_signal(pidfd.as_fd(), signal));
+                    drop(send_all(pidfd.as_fd(), signals));
                 }
                 Ok(())
             }
             (Target::Tree, Some(Container::Scan(_))) => {
-                self.send_to_scanned(run, signal);
+                self.send_to_scanned(run, signals);
                 Ok(())
             }
             (Target::Tree, None) => Err(Failure::new(
@@ -291,6 +289,12 @@ impl Instance {
             None => !self.is_alive(),
         }
     }
+}
+
+fn send_all(pidfd: BorrowedFd<'_>, signals: &[i32]) -> std::io::Result<()> {
+    signals
+        .iter()
+        .try_for_each(|signal| sys::send_signal(pidfd, *signal))
 }
 
 /// A process by number, to be checked after it was opened.

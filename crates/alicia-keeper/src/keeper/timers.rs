@@ -8,6 +8,8 @@ use std::collections::BinaryHeap;
 pub(super) enum Timer {
     /// See how far the end of a run is.
     Settle(u64),
+    /// Look at `/proc`, if it is due.
+    Look,
     /// Write marker lines that are owed.
     LogMarker,
     /// Accept connections again.

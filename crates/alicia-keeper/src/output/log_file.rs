@@ -12,6 +12,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::flood::Flood;
 use crate::clock::{self, STAMP_BYTES};
 use crate::logs::{self, LineKind, Stream};
@@ -51,6 +53,15 @@ pub(crate) struct Trouble {
     /// The system's message; `None` when it works again.
     pub(crate) error: Option<String>,
     pub(crate) lines_dropped: u64,
+}
+
+/// A log in the state that an upgrade hands over; the file itself says the rest.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct LogState {
+    pub(crate) spec: LogSpec,
+    failing: Option<String>,
+    dropped: u64,
+    dropped_in_all: u64,
 }
 
 /// Lines on their way into a file. The buffer is the keeper's own, lent from batch to batch.
@@ -95,6 +106,21 @@ impl LogFile {
             .and_then(|files| Some(files.last()?.0))
             .unwrap_or(0);
         Ok(log)
+    }
+
+    pub(crate) fn state(&self) -> LogState {
+        LogState {
+            spec: self.spec.clone(),
+            failing: self.failing.clone(),
+            dropped: self.dropped,
+            dropped_in_all: self.dropped_in_all,
+        }
+    }
+
+    pub(crate) fn restore(&mut self, state: LogState) {
+        self.failing = state.failing.or(self.failing.take());
+        self.dropped = state.dropped;
+        self.dropped_in_all = state.dropped_in_all;
     }
 
     pub(crate) fn spec(&self) -> &LogSpec {

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 
 use rustix::io::{Errno, read};
-use serde::{Deserialize, Serialize};
 
 use super::log_file::Batch;
 use crate::logs::{LineKind, Stream};
@@ -28,14 +27,6 @@ pub(crate) enum Turn {
     Empty,
     /// No process holds the other end.
     Closed,
-}
-
-/// A pipe in the state that an upgrade hands over.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PipeState {
-    pub(crate) fd: i32,
-    pub(crate) stream: Stream,
-    pub(crate) rest: Vec<u8>,
 }
 
 /// Cuts bytes into lines and keeps what has no line feed yet.

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use alicia_keeper::logs::{self, Filter, Line};
+use alicia_keeper::logs::{self, Filter, Line, Stream};
 use alicia_keeper::protocol::{
     Event, Exit, ExitStatus, InstanceInfo, LogSpec, StartSpec, StopSpec,
 };
 use alicia_keeper::{Client, Events, Session};
 use tempfile::TempDir;
+use tokio::task::JoinHandle;
 
 /// Nothing in these tests takes this long; it is for a box under heavy load.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,6 +21,7 @@ pub(crate) struct Fleet {
     pub(crate) client: Client,
     pub(crate) events: Events,
     pub(crate) keeper: u32,
+    connection: JoinHandle<alicia_keeper::Result<()>>,
     arguments: Vec<String>,
 }
 
@@ -42,13 +44,14 @@ impl Fleet {
         if mode == Mode::Scan {
             arguments.push("--scan".to_owned());
         }
-        let (client, events) = connect(directory.path(), &arguments).await;
+        let (client, events, connection) = connect(directory.path(), &arguments).await;
         let keeper = client.keeper().pid;
         Self {
             directory,
             client,
             events,
             keeper,
+            connection,
             arguments,
         }
     }
@@ -63,8 +66,18 @@ impl Fleet {
 
     /// A host that dies and one that comes: the connection is closed and made anew.
     pub(crate) async fn reconnect(&mut self) {
-        (self.client, self.events) = connect(self.directory.path(), &self.arguments).await;
+        self.disconnect().await;
+        (self.client, self.events, self.connection) =
+            connect(self.directory.path(), &self.arguments).await;
         self.keeper = self.client.keeper().pid;
+    }
+
+    /// As the death of the host: its socket is closed.
+    pub(crate) async fn disconnect(&self) {
+        self.connection.abort();
+        while !self.connection.is_finished() {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn shell(&self, instance: &str, script: &str) -> StartSpec {
@@ -73,6 +86,8 @@ impl Fleet {
         spec.arguments = vec!["-c".into(), script.into()];
         spec.environment
             .insert("PATH".into(), "/usr/bin:/bin".into());
+        // Found again by `processes`.
+        spec.environment.insert("FLEET".into(), text(self.path()));
         spec.stop_grace_ms = 2_000;
         spec
     }
@@ -94,6 +109,34 @@ impl Fleet {
         tokio::time::timeout(PATIENCE, wait)
             .await
             .expect("the event comes")
+    }
+
+    /// Prints 0, 1, 2, … until it is told to end, or `count` lines.
+    pub(crate) fn counter(&self, instance: &str, count: u64) -> StartSpec {
+        let script = format!(
+            "trap 'echo end; exit' TERM; i=0; while [ $i -lt {count} ]; do \
+             echo $i; i=$((i+1)); [ $((i % 50)) = 0 ] && sleep 0.005; done; echo end"
+        );
+        let mut spec = self.shell(instance, &script);
+        spec.log.bytes_max = 20_000;
+        spec.log.files_max = 100_000;
+        spec
+    }
+
+    /// Asserts that the output of a counter that ended has every line once, in order.
+    pub(crate) fn check_counter(&self, instance: &str) -> u64 {
+        let lines = self.lines(instance);
+        let texts: Vec<_> = lines
+            .iter()
+            .filter(|it| it.stream == Stream::Stdout)
+            .map(|it| it.text.as_str())
+            .collect();
+        let (last, numbers) = texts.split_last().unwrap();
+        assert_eq!(*last, "end", "{instance}");
+        for (expect, number) in numbers.iter().enumerate() {
+            assert_eq!(*number, expect.to_string(), "{instance}");
+        }
+        numbers.len() as u64
     }
 
     pub(crate) async fn exited(&mut self, wanted: &str) -> Exit {
@@ -155,7 +198,10 @@ impl Drop for Fleet {
     }
 }
 
-async fn connect(directory: &Path, arguments: &[String]) -> (Client, Events) {
+async fn connect(
+    directory: &Path,
+    arguments: &[String],
+) -> (Client, Events, JoinHandle<alicia_keeper::Result<()>>) {
     let program = Path::new(env!("CARGO_BIN_EXE_alicia-keeper"));
     let keeper = directory.join("keeper");
     let Session {
@@ -165,8 +211,7 @@ async fn connect(directory: &Path, arguments: &[String]) -> (Client, Events) {
     } = Client::connect_or_start(&keeper, program, arguments)
         .await
         .unwrap();
-    tokio::spawn(connection.run());
-    (client, events)
+    (client, events, tokio::spawn(connection.run()))
 }
 
 pub(crate) fn stop(instance: &str) -> StopSpec {

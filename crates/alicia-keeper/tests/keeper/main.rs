@@ -5,5 +5,9 @@
     reason = "tests own their tasks and their clock; there is no context here"
 )]
 
+mod containment;
 mod fleet;
 mod life;
+mod output;
+mod socket;
+mod survival;
