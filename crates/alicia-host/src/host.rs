@@ -123,6 +123,7 @@ impl Host {
             house: house.clone(),
             identity: identity.clone(),
             clock: clock.clone(),
+            addresses: addresses.clone(),
             openapi: Arc::new(http::openapi(modules)),
             error_pages,
             open_metrics: settings.http.open_metrics,

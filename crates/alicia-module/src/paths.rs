@@ -50,6 +50,12 @@ impl Paths {
         self.data.join("logs")
     }
 
+    /// The output of one slot of a service: the file that is written now.
+    #[must_use]
+    pub fn log_file(&self, service: &str, slot: u32) -> PathBuf {
+        self.logs().join(service).join(format!("{slot}.log"))
+    }
+
     /// The token files of running instances.
     #[must_use]
     pub fn credentials(&self) -> PathBuf {

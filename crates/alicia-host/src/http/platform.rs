@@ -6,7 +6,7 @@ use std::sync::Arc;
 use alicia_contract::platform::{CreatedKey, HostHealth, KeyInfo, NewKey, Scope};
 use alicia_identity::Identity;
 use alicia_module::api::{Access, Answer, Api, Body, Caller, PathParams};
-use alicia_module::{ApiError, Clock, Operation};
+use alicia_module::{Addresses, ApiError, Clock, Operation};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -28,6 +28,7 @@ pub(crate) struct Platform {
     pub(crate) house: House,
     pub(crate) identity: alicia_identity::Authority,
     pub(crate) clock: Clock,
+    pub(crate) addresses: Addresses,
     pub(crate) openapi: Arc<Value>,
     pub(crate) error_pages: &'static [(&'static str, &'static str)],
     pub(crate) open_metrics: bool,
@@ -64,6 +65,17 @@ struct Done {
 struct Reloaded {
     /// `applied`, `restarted`, or `refused: …`; modules for which nothing changed are absent.
     modules: BTreeMap<String, String>,
+}
+
+/// Who the caller is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+struct Me {
+    /// As in the `source` of an envelope: `key/admin`, or the name of a service.
+    identity: String,
+    /// The user name on the bus.
+    user_name: String,
+    /// The address of the bus, when there is one.
+    bus: Option<String>,
 }
 
 /// A link that signs a browser in, once.
@@ -125,6 +137,12 @@ fn api() -> Api<Platform> {
                 .answers::<CreatedKey>(201, "The key; it is not shown again.")
                 .refuses(409, "There is a key of this name."),
             create_key,
+        )
+        .with(
+            Operation::get("/api/keys/me", "Who the caller is, and where the bus is.")
+                .access(Access::Authenticated)
+                .answers::<Me>(200, "The caller."),
+            me,
         )
         .with(
             Operation::delete("/api/keys/{name}", "Revokes an API key.")
@@ -218,6 +236,20 @@ async fn error_page(
 
 async fn list_keys(State(platform): State<Platform>) -> Answer<Vec<KeyInfo>> {
     Answer(platform.identity.keys())
+}
+
+async fn me(State(platform): State<Platform>, Caller(caller): Caller) -> Answer<Me> {
+    let bus = platform
+        .addresses
+        .bus()
+        .borrow()
+        .as_ref()
+        .map(ToString::to_string);
+    Answer(Me {
+        identity: caller.to_string(),
+        user_name: caller.user_name(),
+        bus,
+    })
 }
 
 async fn create_key(

@@ -1,0 +1,455 @@
+//! The picture as HTML. Everything that comes from services is text: maud escapes it.
+
+use alicia_contract::health::{Alert, AlertState, HealthState, ServiceHealth, Severity};
+use alicia_contract::orchestrator::{FleetStatus, InstanceState, InstanceStatus, ServiceStatus};
+use alicia_keeper::logs::{Line, Stream};
+use maud::{DOCTYPE, Markup, html};
+
+use crate::picture::Picture;
+
+/// The frame of every page.
+pub(crate) fn page(title: &str, stream: Option<&str>, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                title { (title) " · Alicia" }
+                link rel="stylesheet" href="/assets/page.css";
+                link rel="icon" href="/assets/icon.svg" type="image/svg+xml";
+                script src="/assets/page.js" defer {}
+            }
+            body data-stream=[stream] {
+                a.skip href="#main" { "Skip to content" }
+                (body)
+            }
+        }
+    }
+}
+
+/// The head of a page for somebody who is signed in.
+pub(crate) fn header(fleet_name: &str, user: &str) -> Markup {
+    html! {
+        header {
+            a.brand href="/" { "Alicia" } " "
+            span.fleet { (fleet_name) }
+            nav aria-label="Pages" {
+                a href="/" { "Fleet" } " "
+                a href="/docs" { "REST" }
+            }
+            form method="post" action="/sign-out" {
+                span.user { (user) } " "
+                button type="submit" { "Sign out" }
+            }
+        }
+    }
+}
+
+/// The overview: is everything all right, what is wrong, and every instance.
+pub(crate) fn overview(picture: &Picture, last_lines: &[LastLine], now: f64) -> Markup {
+    html! {
+        (verdict(picture))
+        (alerts(picture, now))
+        (fleet(picture, last_lines, now))
+    }
+}
+
+/// One sentence: is everything all right?
+fn verdict(picture: &Picture) -> Markup {
+    let firing = picture.firing();
+    let worst = firing.iter().map(|alert| alert.severity).max();
+    let (class, text) = match (picture.is_connected, &picture.fleet, worst) {
+        (false, ..) => (
+            "bad",
+            "No connection to the bus. What you see may be old.".to_owned(),
+        ),
+        (_, None, _) => ("busy", "Waiting for news of the fleet…".to_owned()),
+        (_, Some(_), Some(severity)) => {
+            let class = if severity == Severity::Critical {
+                "bad"
+            } else {
+                "warn"
+            };
+            let count = firing.len();
+            (
+                class,
+                format!(
+                    "{count} {} firing.",
+                    if count == 1 { "alert is" } else { "alerts are" }
+                ),
+            )
+        }
+        (_, Some(fleet), None) => verdict_of_fleet(fleet),
+    };
+    html! {
+        p class={ "verdict " (class) } role="status" { (text) }
+    }
+}
+
+fn verdict_of_fleet(fleet: &FleetStatus) -> (&'static str, String) {
+    let instances = || fleet.services.iter().flat_map(|service| &service.instances);
+    let count = |wanted: &[InstanceState]| {
+        instances()
+            .filter(|instance| wanted.contains(&instance.state))
+            .count()
+    };
+    let on_their_way = count(&[
+        InstanceState::Waiting,
+        InstanceState::Starting,
+        InstanceState::Backoff,
+        InstanceState::Stopping,
+    ]);
+    let failed = count(&[InstanceState::Failed]);
+    let running = count(&[InstanceState::Running]);
+    match (failed, on_their_way) {
+        (0, 0) => (
+            "good",
+            format!("Everything is all right: {running} running."),
+        ),
+        (0, _) => (
+            "busy",
+            format!("{running} running, {on_their_way} on their way."),
+        ),
+        (_, _) => ("bad", format!("{failed} failed, {running} running.")),
+    }
+}
+
+fn alerts(picture: &Picture, now: f64) -> Markup {
+    html! {
+        section aria-labelledby="alerts-title" {
+            h2 id="alerts-title" { "Alerts" }
+            @if picture.firing().is_empty() && picture.resolved.is_empty() {
+                p.quiet { "None." }
+            } @else {
+                ul.alerts {
+                    @for alert in picture.firing() { (alert_item(alert, now)) }
+                    @for alert in &picture.resolved { (alert_item(alert, now)) }
+                }
+            }
+        }
+    }
+}
+
+fn alert_item(alert: &Alert, now: f64) -> Markup {
+    let severity = match alert.severity {
+        Severity::Critical => "critical",
+        Severity::Warning => "warning",
+        Severity::Info => "info",
+    };
+    let is_over = alert.state == AlertState::Resolved;
+    html! {
+        li class={ "alert " (severity) @if is_over { " over" } } {
+            span.badge { @if is_over { "resolved" } @else { (severity) } } " "
+            a href={ "/services/" (alert.service) } { (alert.instance.as_deref().unwrap_or(alert.service.as_str())) } " "
+            strong { (alert.summary) } " "
+            span.quiet {
+                (ago(now - alert.started))
+                @if alert.count > 1 { ", " (alert.count) " times" }
+            }
+            @if !alert.detail.is_empty() { p { (alert.detail) } }
+            @if let Some(command) = &alert.suggestion { p { "Try " code { (command) } } }
+        }
+    }
+}
+
+/// The last line of output of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LastLine {
+    pub(crate) service: String,
+    pub(crate) slot: u32,
+    pub(crate) text: String,
+}
+
+fn fleet(picture: &Picture, last_lines: &[LastLine], now: f64) -> Markup {
+    let Some(fleet) = &picture.fleet else {
+        return html! {};
+    };
+    html! {
+        section aria-labelledby="fleet-title" {
+            h2 id="fleet-title" { "Fleet" }
+            @if fleet.services.is_empty() {
+                p.quiet { "The file has no services. " code { "alicia new service NAME --lang python" } " writes one." }
+            } @else {
+                div.scroll role="region" aria-labelledby="fleet-title" tabindex="0" {
+                    table {
+                        thead { tr {
+                            th scope="col" { "Instance" } th scope="col" { "State" } th scope="col" { "Health" }
+                            th.number scope="col" { "Since" } th.number scope="col" { "Restarts" }
+                            th.number scope="col" { "CPU" } th.number scope="col" { "Memory" }
+                            th scope="col" { "Last line" }
+                        } }
+                        tbody {
+                            @for service in &fleet.services {
+                                @for instance in &service.instances {
+                                    (row(picture, service, instance, last_lines, now))
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn row(
+    picture: &Picture,
+    service: &ServiceStatus,
+    instance: &InstanceStatus,
+    last_lines: &[LastLine],
+    now: f64,
+) -> Markup {
+    let line = last_lines
+        .iter()
+        .find(|line| line.service == service.service.as_str() && line.slot == instance.slot);
+    let health = health_of(picture, service).map_or(HealthState::Unknown, |health| health.state);
+    html! {
+        tr {
+            th scope="row" { a href={ "/services/" (service.service) } { (service.service) "-" (instance.slot) } }
+            td { (state(instance.state)) @if let Some(why) = why(instance) { " " span.quiet { (why) } } }
+            td { (health_mark(health)) }
+            td.number { (span(now - instance.since)) }
+            td.number { (instance.restarts) }
+            td.number { (cpu(instance.cpu)) }
+            td.number { (memory(instance.memory_bytes)) }
+            td.line { @if let Some(line) = line { (line.text) } }
+        }
+    }
+}
+
+fn health_of<'p>(picture: &'p Picture, service: &ServiceStatus) -> Option<&'p ServiceHealth> {
+    let health = picture.health.as_ref()?;
+    health
+        .services
+        .iter()
+        .find(|health| health.service == service.service)
+}
+
+/// Why an instance is where it is, where the state does not say it; and how it ended last.
+fn why(instance: &InstanceStatus) -> Option<String> {
+    match instance.state {
+        InstanceState::Running | InstanceState::Stopped => instance
+            .exit
+            .as_ref()
+            .filter(|_| instance.restarts > 0)
+            .map(|exit| format!("after {}", exit.cause)),
+        _ => Some(instance.reason.clone()).filter(|reason| !reason.is_empty()),
+    }
+}
+
+/// A service's own page: its instances, its checks, its output.
+pub(crate) fn service(picture: &Picture, name: &str, lines: &[(u32, Line)], now: f64) -> Markup {
+    let found = picture.fleet.as_ref().and_then(|fleet| {
+        fleet
+            .services
+            .iter()
+            .find(|service| service.service.as_str() == name)
+    });
+    let Some(found) = found else {
+        return html! { p.verdict.busy { "There is no news of " code { (name) } "." } };
+    };
+    let about: Vec<Alert> = picture
+        .firing()
+        .iter()
+        .filter(|alert| alert.service == found.service)
+        .cloned()
+        .collect();
+    html! {
+        @if !picture.is_connected { p.verdict.bad role="status" { "No connection to the bus. What you see may be old." } }
+        @if let Some(text) = &found.description { p { (text) } }
+        @if !about.is_empty() { ul.alerts { @for alert in &about { (alert_item(alert, now)) } } }
+        (instances(found, now))
+        @if let Some(health) = health_of(picture, found) { (checks(health, now)) }
+        (output(lines))
+    }
+}
+
+fn instances(service: &ServiceStatus, now: f64) -> Markup {
+    html! {
+        section aria-labelledby="instances-title" {
+            h2 id="instances-title" { "Instances" }
+            div.scroll role="region" aria-labelledby="instances-title" tabindex="0" {
+                table {
+                    thead { tr {
+                        th scope="col" { "Instance" } th scope="col" { "State" } th.number scope="col" { "Since" }
+                        th.number scope="col" { "Pid" } th.number scope="col" { "Epoch" }
+                        th.number scope="col" { "Restarts" } th.number scope="col" { "CPU" }
+                        th.number scope="col" { "Memory" } th scope="col" { "Last exit" }
+                    } }
+                    tbody { @for instance in &service.instances { tr {
+                        th scope="row" { (service.service) "-" (instance.slot) }
+                        td { (state(instance.state)) " " span.quiet { (instance.reason) } }
+                        td.number { (span(now - instance.since)) }
+                        td.number { @match instance.pid { Some(pid) => (pid), None => "–" } }
+                        td.number { (instance.epoch) }
+                        td.number { (instance.restarts) }
+                        td.number { (cpu(instance.cpu)) }
+                        td.number { (memory(instance.memory_bytes)) }
+                        td { @if let Some(exit) = &instance.exit { (exit.cause) ", " (ago(now - exit.at)) } }
+                    } } }
+                }
+            }
+        }
+    }
+}
+
+fn checks(health: &ServiceHealth, now: f64) -> Markup {
+    html! {
+        section aria-labelledby="checks-title" {
+            h2 id="checks-title" { "Health" }
+            p { (health_mark(health.state)) " " (health.reason) @if health.flapping { " · flapping" } }
+            ul.checks { @for check in &health.checks { li {
+                (health_mark(check.state)) " " strong { (check.name) } " "
+                @if let Some(instance) = &check.instance { span.quiet { (instance) } " " }
+                (check.detail) " " span.quiet { (ago(now - check.at)) }
+            } } }
+        }
+    }
+}
+
+fn output(lines: &[(u32, Line)]) -> Markup {
+    html! {
+        section aria-labelledby="output-title" {
+            h2 id="output-title" { "Output" }
+            @if lines.is_empty() { p.quiet { "Nothing yet." } }
+            @else {
+                div.output role="log" aria-labelledby="output-title" tabindex="0" {
+                    @for (slot, line) in lines {
+                        div class=(stream_class(line.stream)) {
+                            time { (clock_time(line.unix_us)) } " " span.slot { (slot) } " " (line.text)
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn stream_class(stream: Stream) -> &'static str {
+    match stream {
+        Stream::Stderr => "stderr",
+        _ => "stdout",
+    }
+}
+
+/// The page for somebody who is not signed in.
+pub(crate) fn sign_in(refused: Option<&str>) -> Markup {
+    html! {
+        main id="main" .narrow {
+            h1 { "Alicia" }
+            p { "Sign in with a key, or run " code { "alicia open" } " for a link that signs you in." }
+            @if let Some(why) = refused { p.verdict.bad role="alert" { (why) } }
+            form method="post" action="/sign-in" {
+                label for="key" { "Key" }
+                input id="key" name="key" type="password" autocomplete="current-password" required
+                    placeholder="alk_…";
+                button type="submit" { "Sign in" }
+            }
+        }
+    }
+}
+
+fn state(state: InstanceState) -> Markup {
+    let (class, text) = match state {
+        InstanceState::Running => ("good", "running"),
+        InstanceState::Completed => ("good", "completed"),
+        InstanceState::Starting => ("busy", "starting"),
+        InstanceState::Waiting => ("busy", "waiting"),
+        InstanceState::Stopping => ("busy", "stopping"),
+        InstanceState::Backoff => ("warn", "backoff"),
+        InstanceState::Failed => ("bad", "failed"),
+        InstanceState::Stopped => ("off", "stopped"),
+    };
+    html! { span class={ "mark " (class) } { (text) } }
+}
+
+fn health_mark(state: HealthState) -> Markup {
+    let (class, text) = match state {
+        HealthState::Healthy => ("good", "healthy"),
+        HealthState::Starting => ("busy", "starting"),
+        HealthState::Degraded => ("warn", "degraded"),
+        HealthState::Unhealthy => ("bad", "unhealthy"),
+        HealthState::Down => ("bad", "down"),
+        HealthState::Unknown => ("off", "unknown"),
+    };
+    html! { span class={ "mark " (class) } { (text) } }
+}
+
+fn cpu(cores: Option<f64>) -> String {
+    cores.map_or_else(|| "–".to_owned(), |cores| format!("{:.1} %", cores * 100.0))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "one digit after the point is shown"
+)]
+fn memory(bytes: Option<u64>) -> String {
+    bytes.map_or_else(
+        || "–".to_owned(),
+        |bytes| format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    )
+}
+
+/// A length of time in its two largest units.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "whole seconds, not negative"
+)]
+fn span(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    match (
+        whole / 86_400,
+        whole / 3_600 % 24,
+        whole / 60 % 60,
+        whole % 60,
+    ) {
+        (0, 0, 0, seconds) => format!("{seconds} s"),
+        (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, ..) => format!("{days} d {hours} h"),
+    }
+}
+
+fn ago(seconds: f64) -> String {
+    format!("{} ago", span(seconds))
+}
+
+/// `14:03:07`, in the machine's time zone.
+fn clock_time(unix_us: u64) -> String {
+    let us = i64::try_from(unix_us).unwrap_or(i64::MAX);
+    match jiff::Timestamp::from_microsecond(us) {
+        Ok(at) => at
+            .to_zoned(jiff::tz::TimeZone::system())
+            .strftime("%H:%M:%S")
+            .to_string(),
+        Err(_) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_says_is_text() {
+        let line = Line {
+            unix_us: 0,
+            stream: Stream::Stdout,
+            text: "<script>alert(1)</script>".to_owned(),
+            kind: alicia_keeper::logs::LineKind::Full,
+        };
+        let html = output(&[(1, line)]).into_string();
+        assert!(
+            html.contains("&lt;script&gt;") && !html.contains("<script>"),
+            "{html}"
+        );
+    }
+
+    #[test]
+    fn old_news_is_said_to_be_old() {
+        let html = overview(&Picture::default(), &[], 0.0).into_string();
+        assert!(html.contains("may be old"), "{html}");
+    }
+}
