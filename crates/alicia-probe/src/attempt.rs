@@ -1,0 +1,105 @@
+//! One try, and what came of it.
+
+use std::time::Duration;
+
+use alicia_contract::Period;
+use tokio::time::Instant;
+
+use crate::target::Target;
+use crate::{connect, exec, http};
+
+/// The longest detail, in characters: it is shown in a table and carried in every status.
+pub(crate) const DETAIL_CHARS_MAX: usize = 300;
+
+/// What came of one try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Whether it is good.
+    pub ok: bool,
+    /// What was seen, in a few words: "HTTP 503, expected 200".
+    pub detail: String,
+    /// How long it took.
+    pub latency: Duration,
+}
+
+/// Tries once. Never takes much longer than `timeout`: a program that must be killed takes some milliseconds more.
+///
+/// Dropping the future closes the connection, and kills the program with its process group.
+pub async fn attempt(target: &Target, timeout: Duration) -> Outcome {
+    let deadline = Deadline::new(timeout);
+    let result = match target {
+        Target::Http(target) => http::attempt(target, &deadline).await,
+        Target::Tcp { host, port } => connect::attempt(host, *port, &deadline).await,
+        Target::Exec {
+            words,
+            directory,
+            environment,
+        } => {
+            let program = exec::Program {
+                words,
+                directory,
+                environment,
+            };
+            exec::attempt(program, &deadline).await
+        }
+    };
+    let latency = deadline.elapsed();
+    let (ok, detail) = match result {
+        Ok(detail) => (true, detail),
+        Err(detail) => (false, detail),
+    };
+    let detail = detail.chars().take(DETAIL_CHARS_MAX).collect();
+    Outcome {
+        ok,
+        detail,
+        latency,
+    }
+}
+
+/// What was seen: good or bad.
+pub(crate) type Seen = Result<String, String>;
+
+/// The end of a try.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    started: Instant,
+    timeout: Duration,
+}
+
+// === impl Deadline ===
+
+impl Deadline {
+    fn new(timeout: Duration) -> Self {
+        Self {
+            started: now(),
+            timeout,
+        }
+    }
+
+    /// Waits, but not longer than to the end of the try.
+    pub(crate) async fn within<T>(
+        &self,
+        what_is_missing: &str,
+        wait: impl Future<Output = T>,
+    ) -> Result<T, String> {
+        // A timeout of centuries is no timeout.
+        let Some(end) = self.started.checked_add(self.timeout) else {
+            return Ok(wait.await);
+        };
+        let missing = |_| format!("{what_is_missing} within {}", Period(self.timeout));
+        tokio::time::timeout_at(end, wait).await.map_err(missing)
+    }
+
+    fn elapsed(&self) -> Duration {
+        now().saturating_duration_since(self.started)
+    }
+}
+
+/// The clock of the runtime, which tests may pause.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a latency is measured, and the runtime's clock is what deadlines run on"
+)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
