@@ -8,6 +8,7 @@
 
 mod floors;
 mod generate;
+mod licences;
 mod tidy;
 mod verify;
 
@@ -17,6 +18,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, bail};
 
 const USAGE: &str = "cargo xtask tidy           look for what the house does not allow
+cargo xtask licences       the licences of all dependencies
 cargo xtask gen [--check]  write the generated files, or say which are stale
 cargo xtask verify         all that CI runs and a machine with Rust alone can run";
 
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let outcome = match words.as_slice() {
         ["tidy"] => tidy::run(),
+        ["licences"] => licences::run(),
         ["gen"] => generate::write(),
         ["gen", "--check"] => generate::check(),
         ["verify"] => verify::run(),

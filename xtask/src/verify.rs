@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::{generate, root, tidy};
+use crate::{generate, licences, root, tidy};
 
 const STEPS: &[&[&str]] = &[
     &["fmt", "--all", "--check"],
@@ -22,6 +22,7 @@ const STEPS: &[&[&str]] = &[
 
 pub(crate) fn run() -> anyhow::Result<()> {
     tidy::run()?;
+    licences::run()?;
     for step in STEPS {
         println!("cargo {}", step.join(" "));
         let status = Command::new("cargo")
