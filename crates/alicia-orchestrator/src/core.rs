@@ -167,6 +167,12 @@ impl Core {
         self.slots_by_instance.contains_key(instance) || self.strays.contains_key(instance)
     }
 
+    /// Whether there is such a slot.
+    #[must_use]
+    pub fn has_slot(&self, id: &SlotId) -> bool {
+        self.slot(id).is_some()
+    }
+
     /// Whether the keeper is there.
     #[must_use]
     pub fn has_keeper(&self) -> bool {

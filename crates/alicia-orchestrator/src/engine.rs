@@ -1,0 +1,598 @@
+//! The one task that owns the core: it hears, asks the core, and does what the core says.
+//!
+//! ```text
+//!  keeper ──events──►┐                    ┌──► start, stop, forget ──► keeper     (at once)
+//!  commands ────────►│  queue ──► core ───┤──► probes
+//!  probes, timers ──►┘                    ├──► records ──► store, transitions     (follow behind)
+//!                                         └──► status, at most every 50 ms
+//! ```
+//!
+//! The way from the end of a process to its next start is: keeper's event, core, keeper's request. It
+//! waits for neither the bus nor the database: these hear of it through bounded queues.
+
+mod act;
+pub(crate) mod convert;
+pub(crate) mod environment;
+pub(crate) mod launch;
+mod link;
+mod ports;
+mod probes;
+pub(crate) mod record;
+pub(crate) mod usage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alicia_contract::fleet::Fleet;
+use alicia_contract::orchestrator::{FleetAnswer, FleetStatus};
+use alicia_contract::{Epoch, InstanceId, ServiceName};
+use alicia_keeper::protocol;
+use alicia_keeper::{Client, Events};
+use alicia_module::Context;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::core::Core;
+use crate::core::event::{Event, Memory, Now, Role, SlotId, SpawnFault, Verdict};
+use crate::core::plan::{Plan, Selection};
+use crate::metrics::Counts;
+use launch::Surroundings;
+use link::Linked;
+use ports::Ports;
+use usage::{Subject, Usages};
+
+/// What waits for the core: probes that change their mind, answers of the keeper, commands. A fleet of 1,000
+/// whose probes all change at once fits.
+const INPUTS_MAX: usize = 4_096;
+
+/// Inputs that are taken between two looks at the keeper's events.
+const INPUTS_PER_TURN: usize = 256;
+
+/// How often the status is published at most: people do not see more, and 1,000 instances make a large one.
+const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
+
+/// A sleep without end, in practice.
+const LONG: Duration = Duration::from_secs(3_600);
+
+/// What the engine hears, beside the keeper's events.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The file, or what it selects, changed.
+    Desired(Arc<Fleet>, Selection),
+    /// There is a connection to the keeper.
+    Linked(Box<Linked>),
+    /// A process could not be started.
+    SpawnFailed(InstanceId, SpawnFault),
+    /// The keeper does not know this run (any more).
+    Unknown(InstanceId),
+    /// A probe changed its mind.
+    Probed(InstanceId, Role, Verdict),
+    /// A command, which is written down already.
+    Command {
+        plan: Plan,
+        reason: String,
+        reply: oneshot::Sender<FleetAnswer>,
+    },
+    /// Answer when these services have come to rest.
+    Settle(Vec<ServiceName>, oneshot::Sender<Arc<FleetStatus>>),
+    /// The status as of now.
+    Status(oneshot::Sender<Arc<FleetStatus>>),
+    /// What runs, for the sampler of resources.
+    Subjects(oneshot::Sender<Vec<Subject>>),
+    /// Stop everything; answer with what had to be killed by force.
+    Shutdown(oneshot::Sender<Vec<Killed>>),
+    /// The time for it is over.
+    ShutdownOverdue,
+}
+
+/// An instance of which processes had to be killed by force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Killed {
+    pub(crate) instance: String,
+    pub(crate) processes: u32,
+}
+
+/// A run that the keeper holds, as the shell needs it.
+#[derive(Debug, Clone)]
+struct Held {
+    run: u64,
+    pid: u32,
+    epoch: Epoch,
+    slot: Option<SlotId>,
+    cgroup: Option<std::path::PathBuf>,
+    ports: BTreeMap<ServiceName, u16>,
+    started_unix_ms: u64,
+}
+
+/// Speaks to the engine. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Handle {
+    inputs: mpsc::Sender<Input>,
+    /// The last published status.
+    pub(crate) published: watch::Receiver<Arc<FleetStatus>>,
+    /// The client of the keeper, while there is one.
+    pub(crate) keeper: watch::Receiver<Option<Client>>,
+    /// Why there is no keeper.
+    pub(crate) trouble: watch::Receiver<Option<String>>,
+    /// To be set before the keeper is asked to end, so that it is not started again.
+    pub(crate) closing: CancellationToken,
+}
+
+/// The engine has ended.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("reach the orchestrator: it has ended")]
+pub(crate) struct Ended;
+
+/// The task's state.
+pub(crate) struct Engine {
+    cx: Context,
+    core: Core,
+    /// What was remembered, and of which keeper, until the first connection.
+    memory: Option<(Memory, Option<u64>)>,
+    desired: (Arc<Fleet>, Selection),
+    origin: Instant,
+    revision_base: u64,
+    inputs: mpsc::Receiver<Input>,
+    inputs_in: mpsc::Sender<Input>,
+    client: Option<Client>,
+    events: Option<Events>,
+    renew: Arc<Notify>,
+    keeper: watch::Sender<Option<Client>>,
+    surroundings: Arc<Surroundings>,
+    held: BTreeMap<InstanceId, Held>,
+    ports: Ports,
+    probes: BTreeMap<InstanceId, CancellationToken>,
+    records: record::Sender,
+    counts: Arc<Counts>,
+    spawned_at: BTreeMap<InstanceId, Instant>,
+    answers: BTreeMap<u64, oneshot::Sender<FleetAnswer>>,
+    last_request: u64,
+    settling: Vec<(Vec<ServiceName>, oneshot::Sender<Arc<FleetStatus>>)>,
+    closing: Option<oneshot::Sender<Vec<Killed>>>,
+    killed: Vec<Killed>,
+    usages: watch::Receiver<Arc<Usages>>,
+    published: watch::Sender<Arc<FleetStatus>>,
+    published_revision: u64,
+    publish_at: Option<Instant>,
+}
+
+/// What an engine is made of.
+pub(crate) struct Parts {
+    pub(crate) cx: Context,
+    pub(crate) memory: (Memory, Option<u64>),
+    pub(crate) desired: (Arc<Fleet>, Selection),
+    pub(crate) records: record::Sender,
+    pub(crate) counts: Arc<Counts>,
+}
+
+// === impl Handle ===
+
+impl Handle {
+    pub(crate) async fn send(&self, input: Input) -> Result<(), Ended> {
+        self.inputs.send(input).await.map_err(|_| Ended)
+    }
+
+    /// Sends an input and waits for its answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<T>) -> Input,
+    ) -> Result<T, Ended> {
+        let (reply, answer) = oneshot::channel();
+        self.send(input(reply)).await?;
+        answer.await.map_err(|_| Ended)
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// Makes the engine and starts its tasks.
+    pub(crate) fn start(parts: Parts) -> Handle {
+        let Parts {
+            cx,
+            memory,
+            desired,
+            records,
+            counts,
+        } = parts;
+        let (inputs_in, inputs) = mpsc::channel(INPUTS_MAX);
+        let (published, published_out) = watch::channel(Arc::default());
+        let (keeper, keeper_out) = watch::channel(None);
+        let trouble = watch::Sender::new(Some("the keeper is not connected yet".to_owned()));
+        let renew = Arc::new(Notify::new());
+        let handle = Handle {
+            inputs: inputs_in.clone(),
+            published: published_out,
+            keeper: keeper_out,
+            trouble: trouble.subscribe(),
+            closing: CancellationToken::new(),
+        };
+        let link = link::Link {
+            directory: cx.paths.keeper(),
+            program: cx.program.clone(),
+            inputs: inputs_in.clone(),
+            renew: renew.clone(),
+            trouble,
+            closing: handle.closing.clone(),
+            addresses: cx.addresses.clone(),
+        };
+        cx.spawn("keeper", link.run());
+        let usages = usage::start(&cx, handle.clone());
+        let engine = Self {
+            core: Core::new(Memory::default(), cx.seed),
+            memory: Some(memory),
+            desired,
+            origin: cx.clock.now(),
+            revision_base: u64::try_from(cx.clock.unix_us()).unwrap_or_default(),
+            inputs,
+            inputs_in,
+            client: None,
+            events: None,
+            renew,
+            keeper,
+            surroundings: Arc::new(Surroundings {
+                base: environment::base(&cx.program),
+                paths: cx.paths.clone(),
+                identity: cx.identity.clone(),
+                addresses: cx.addresses.clone(),
+                external_bus: cx.external_bus.clone(),
+            }),
+            held: BTreeMap::new(),
+            ports: Ports::default(),
+            probes: BTreeMap::new(),
+            records,
+            counts,
+            spawned_at: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            last_request: 0,
+            settling: Vec::new(),
+            closing: None,
+            killed: Vec::new(),
+            usages,
+            published,
+            published_revision: 0,
+            publish_at: None,
+            cx: cx.clone(),
+        };
+        cx.spawn("engine", engine.run());
+        handle
+    }
+
+    async fn run(mut self) {
+        let (fleet, selection) = self.desired.clone();
+        self.tell(Event::Desired(fleet, selection));
+        loop {
+            self.after();
+            let wake = self.wake();
+            tokio::select! {
+                biased;
+                event = next_event(&mut self.events) => self.hear(event),
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.take_inputs(input),
+                    None => return,
+                },
+                () = sleep_until(wake) => self.tell(Event::TimerFired),
+                Ok(()) = self.usages.changed() => self.usage_changed(),
+            }
+        }
+    }
+
+    fn take_inputs(&mut self, first: Input) {
+        self.take(first);
+        for _ in 1..INPUTS_PER_TURN {
+            match self.inputs.try_recv() {
+                Ok(input) => self.take(input),
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Desired(fleet, selection) => {
+                self.desired = (fleet.clone(), selection.clone());
+                self.tell(Event::Desired(fleet, selection));
+            }
+            Input::Linked(linked) => self.linked(*linked),
+            Input::SpawnFailed(instance, fault) => {
+                self.spawned_at.remove(&instance);
+                self.counts.spawn_failed();
+                self.tell(Event::SpawnFailed(instance, fault));
+            }
+            Input::Unknown(instance) => {
+                self.held.remove(&instance);
+                self.tell(Event::Emptied {
+                    instance,
+                    killed: 0,
+                });
+            }
+            Input::Probed(instance, role, verdict) => {
+                self.tell(Event::Probed(instance, role, verdict));
+            }
+            Input::Command {
+                plan,
+                reason,
+                reply,
+            } => self.take_command(plan, reason, reply),
+            Input::Settle(services, reply) => self.settling.push((services, reply)),
+            // Whoever asked may have gone away: then nobody wants the answer.
+            Input::Status(reply) => drop(reply.send(self.status())),
+            Input::Subjects(reply) => drop(reply.send(self.subjects())),
+            Input::Shutdown(reply) => {
+                self.closing = Some(reply);
+                self.tell(Event::Shutdown);
+            }
+            Input::ShutdownOverdue => self.tell(Event::ShutdownOverdue),
+        }
+    }
+
+    fn take_command(&mut self, plan: Plan, reason: String, reply: oneshot::Sender<FleetAnswer>) {
+        if let Some((memory, _)) = &mut self.memory {
+            for (service, set) in plan.overrides(&self.desired.0) {
+                memory.overrides.entry(service).or_default().merge(set);
+            }
+        }
+        self.last_request += 1;
+        let request = self.last_request;
+        self.answers.insert(request, reply);
+        self.tell(Event::Command {
+            request,
+            plan,
+            reason,
+        });
+    }
+
+    /// A new connection: everything that the keeper holds is compared with what is known.
+    fn linked(&mut self, linked: Linked) {
+        let started = linked.keeper_started_unix_ms;
+        if let Some((memory, keeper)) = self.memory.take() {
+            self.begin(memory, keeper == Some(started), &linked);
+        }
+        self.remember_keeper(started);
+        self.client = Some(linked.client.clone());
+        self.keeper.send_replace(Some(linked.client));
+        self.events = Some(linked.events);
+        self.held.clear();
+        for info in &linked.instances {
+            self.hold(info);
+        }
+        let unix = self.cx.clock.unix();
+        let ours = linked
+            .instances
+            .iter()
+            .filter_map(|info| convert::found(info, unix));
+        self.tell(Event::KeeperSynced(ours.collect()));
+    }
+
+    /// The first connection: now it is known whether what is remembered is about this keeper. With
+    /// another one, what was done or given up is tried again, as after a start of the machine.
+    fn begin(&mut self, mut memory: Memory, same_keeper: bool, linked: &Linked) {
+        if !same_keeper {
+            use alicia_contract::orchestrator::InstanceState;
+            for slot in memory.slots.values_mut() {
+                slot.state = InstanceState::Stopped;
+            }
+        }
+        launch::sweep_tokens(&self.cx.paths, |name| {
+            linked.instances.iter().any(|info| info.instance == name)
+        });
+        self.revision_base += self.core.revision();
+        self.core = Core::new(memory, self.cx.seed);
+        let (fleet, selection) = self.desired.clone();
+        self.tell(Event::Desired(fleet, selection));
+    }
+
+    fn remember_keeper(&self, started_unix_ms: u64) {
+        let store = self.cx.store.clone();
+        self.cx.spawn("remember keeper", async move {
+            if let Err(error) = crate::store::write_keeper(&store, started_unix_ms).await {
+                tracing::warn!(%error, "the keeper was not written down");
+            }
+        });
+    }
+
+    fn hold(&mut self, info: &protocol::InstanceInfo) {
+        let Ok(instance) = InstanceId::new(info.instance.clone()) else {
+            return;
+        };
+        let labels = convert::Labels::of(info);
+        let slot = labels.as_ref().map(|labels| SlotId {
+            service: labels.service.clone(),
+            slot: labels.slot,
+        });
+        let ports = labels
+            .as_ref()
+            .map(|labels| labels.ports.clone())
+            .unwrap_or_default();
+        if let Some(slot) = &slot {
+            self.ports.adopt(slot, &ports);
+        }
+        let held = Held {
+            run: info.run,
+            pid: info.pid,
+            epoch: labels
+                .as_ref()
+                .map(|labels| labels.epoch)
+                .unwrap_or_default(),
+            slot,
+            cgroup: info.cgroup.clone(),
+            ports,
+            started_unix_ms: info.started_unix_ms,
+        };
+        self.held.insert(instance, held);
+    }
+
+    /// The keeper says something, or is gone.
+    fn hear(&mut self, event: Option<protocol::Event>) {
+        use protocol::Event as Heard;
+        match event {
+            None => self.keeper_gone(),
+            Some(Heard::Lagged { missed }) => {
+                tracing::warn!(
+                    missed,
+                    "messages of the keeper were missed; connecting anew"
+                );
+                self.renew.notify_one();
+                self.keeper_gone();
+            }
+            Some(Heard::Started(info)) => self.heard_started(&info),
+            Some(Heard::Exited {
+                instance,
+                exit,
+                empty,
+                ..
+            }) => self.heard_end(instance, &exit, empty, 0),
+            Some(Heard::Stopped {
+                instance,
+                exit,
+                killed,
+                ..
+            }) => self.heard_end(instance, &exit, true, killed),
+            Some(Heard::Emptied {
+                instance, killed, ..
+            }) => self.heard_emptied(instance, killed),
+            Some(Heard::Log(trouble)) => {
+                tracing::warn!(?trouble, "the output of an instance cannot be written");
+            }
+            Some(Heard::ShuttingDown | Heard::Unknown(_)) => {}
+        }
+    }
+
+    fn keeper_gone(&mut self) {
+        self.client = None;
+        self.events = None;
+        self.keeper.send_replace(None);
+        self.tell(Event::KeeperLost);
+    }
+
+    fn heard_started(&mut self, info: &protocol::InstanceInfo) {
+        let Ok(instance) = InstanceId::new(info.instance.clone()) else {
+            return;
+        };
+        self.hold(info);
+        if let Some(asked) = self.spawned_at.remove(&instance) {
+            self.counts.spawned(self.cx.clock.now() - asked);
+        }
+        self.tell(Event::Spawned(instance, convert::process(info)));
+    }
+
+    fn heard_end(&mut self, instance: String, exit: &protocol::Exit, empty: bool, killed: u32) {
+        let Ok(instance) = InstanceId::new(instance) else {
+            return;
+        };
+        if empty {
+            self.note_killed(&instance, killed);
+        }
+        let exit = convert::exit(exit);
+        self.tell(Event::Exited {
+            instance,
+            exit,
+            empty,
+        });
+    }
+
+    fn heard_emptied(&mut self, instance: String, killed: u32) {
+        if let Ok(instance) = InstanceId::new(instance) {
+            self.note_killed(&instance, killed);
+            self.tell(Event::Emptied { instance, killed });
+        }
+    }
+
+    fn note_killed(&mut self, instance: &InstanceId, processes: u32) {
+        self.counts.killed(processes);
+        let slot = self.held.get(instance).and_then(|held| held.slot.as_ref());
+        if processes > 0 && self.closing.is_some() {
+            let instance = slot.map_or_else(|| instance.to_string(), ToString::to_string);
+            self.killed.push(Killed {
+                instance,
+                processes,
+            });
+        }
+    }
+
+    /// Asks the core, and does what it says.
+    fn tell(&mut self, event: Event) {
+        let now = Now {
+            monotonic: self.cx.clock.now() - self.origin,
+            unix: self.cx.clock.unix(),
+        };
+        for action in self.core.handle(event, now) {
+            self.act(action);
+        }
+    }
+
+    /// After each turn: who waits for rest, what is to be published.
+    fn after(&mut self) {
+        self.answer_settled();
+        if self.closing.is_some() && self.core.is_quiet() {
+            let killed = std::mem::take(&mut self.killed);
+            if let Some(reply) = self.closing.take() {
+                drop(reply.send(killed));
+            }
+        }
+        let now = self.cx.clock.now();
+        if self.core.revision() != self.published_revision && self.publish_at.is_none() {
+            self.publish_at = Some(now + PUBLISH_INTERVAL);
+        }
+        if self.publish_at.is_some_and(|at| at <= now) {
+            self.publish();
+        }
+    }
+
+    fn answer_settled(&mut self) {
+        let (core, now) = (&self.core, self.memory.is_none());
+        let is_settled = |services: &[ServiceName]| now && core.is_settled(services);
+        let (settled, waiting) = std::mem::take(&mut self.settling)
+            .into_iter()
+            .filter(|(_, reply)| !reply.is_closed())
+            .partition::<Vec<_>, _>(|(services, _)| is_settled(services));
+        self.settling = waiting;
+        for (_, reply) in settled {
+            drop(reply.send(self.status()));
+        }
+    }
+
+    fn publish(&mut self) {
+        self.publish_at = None;
+        self.published_revision = self.core.revision();
+        self.published.send_replace(self.status());
+        let core = &self.core;
+        self.ports.retain(|slot| core.has_slot(slot));
+    }
+
+    fn usage_changed(&mut self) {
+        self.publish_at.get_or_insert(self.cx.clock.now());
+    }
+
+    fn status(&self) -> Arc<FleetStatus> {
+        let mut status = self.core.status(self.cx.clock.unix());
+        status.revision += self.revision_base;
+        self.usages.borrow().put_into(&mut status);
+        Arc::new(status)
+    }
+
+    fn subjects(&self) -> Vec<Subject> {
+        let subject = |(instance, held): (&InstanceId, &Held)| Subject {
+            instance: instance.clone(),
+            pid: held.pid,
+            cgroup: held.cgroup.clone(),
+        };
+        self.held.iter().map(subject).collect()
+    }
+
+    fn wake(&self) -> Instant {
+        let timer = self.core.next_timer().map(|at| self.origin + at);
+        let next = timer.into_iter().chain(self.publish_at).min();
+        next.unwrap_or_else(|| self.cx.clock.now() + LONG)
+    }
+}
+
+/// Without a connection nothing is heard.
+async fn next_event(events: &mut Option<Events>) -> Option<protocol::Event> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
+    }
+}

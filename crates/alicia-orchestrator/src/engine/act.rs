@@ -1,0 +1,199 @@
+//! Does what the core says. Nothing here waits: each request to the keeper goes on in a task of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alicia_contract::InstanceId;
+use alicia_contract::fleet::{Probe, ProbeKind, ServiceSpec};
+use alicia_file::fleet::default_port;
+use alicia_file::machine::directory_of;
+use alicia_keeper::Error as KeeperError;
+use alicia_keeper::protocol::{FailureCode, StopSpec, Target};
+
+use super::launch::{self, Launch, Outcome};
+use super::probes::{self, Probing};
+use super::{Engine, Input};
+use crate::core::digest::Digest;
+use crate::core::event::{Action, Role, SlotId, Spawn, SpawnFault};
+
+/// Turns neighbouring process ids into seeds that are far apart (2^64 divided by the golden ratio).
+const PHASE_SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Engine {
+    pub(super) fn act(&mut self, action: Action) {
+        match action {
+            Action::Spawn(spawn) => self.spawn(spawn),
+            Action::Stop {
+                instance,
+                signal,
+                grace,
+            } => self.stop(instance, signal, grace),
+            Action::Forget(instance) => self.forget(&instance),
+            Action::Watch {
+                instance,
+                slot,
+                role,
+                probe,
+                age,
+            } => self.watch(&instance, &slot, role, &probe, age),
+            Action::Unwatch(instance) => {
+                if let Some(probes) = self.probes.remove(&instance) {
+                    probes.cancel();
+                }
+            }
+            Action::Record(record) => {
+                self.counts.transition(&record.transition);
+                self.records.send(*record);
+            }
+            Action::Answer { request, answer } => {
+                if let Some(reply) = self.answers.remove(&request) {
+                    // Whoever asked may have gone away.
+                    drop(reply.send(answer));
+                }
+            }
+        }
+    }
+
+    fn spawn(&mut self, spawn: Box<Spawn>) {
+        let instance = spawn.instance.clone();
+        let inputs = self.inputs_in.clone();
+        self.spawned_at
+            .insert(instance.clone(), self.cx.clock.now());
+        let ports = self.ports.assign(&spawn.slot, &spawn.spec);
+        let (ports, client) = match (ports, self.client.clone()) {
+            (Ok(ports), Some(client)) => (ports, client),
+            (Err(reason), _) => {
+                let fault = Input::SpawnFailed(instance, SpawnFault::Passing(reason));
+                self.cx.spawn("refuse a start", async move {
+                    // A queue that is closed means that the engine has ended.
+                    drop(inputs.send(fault).await);
+                });
+                return;
+            }
+            // The core starts nothing without a keeper; the next connection settles what is open.
+            (Ok(_), None) => return,
+        };
+        let launch = Launch {
+            spawn,
+            ports,
+            surroundings: self.surroundings.clone(),
+        };
+        let renew = self.renew.clone();
+        self.cx.spawn("start", async move {
+            match launch.run(client).await {
+                Outcome::Runs => {}
+                Outcome::Failed(fault) => {
+                    drop(inputs.send(Input::SpawnFailed(instance, fault)).await);
+                }
+                Outcome::Unknown => renew.notify_one(),
+            }
+        });
+    }
+
+    fn stop(&mut self, instance: InstanceId, signal: i32, grace: Duration) {
+        let Some(client) = self.client.clone() else {
+            return;
+        };
+        let inputs = self.inputs_in.clone();
+        let spec = StopSpec {
+            instance: instance.to_string(),
+            signal: Some(signal),
+            grace_ms: Some(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)),
+            target: Target::Tree,
+        };
+        self.cx.spawn("stop", async move {
+            match client.stop(spec).await {
+                // The keeper's own event has said so already.
+                Ok(_) => {}
+                Err(KeeperError::Refused(failure))
+                    if failure.code == FailureCode::InstanceUnknown =>
+                {
+                    drop(inputs.send(Input::Unknown(instance)).await);
+                }
+                // The core asks again when it takes too long.
+                Err(error) => tracing::warn!(%instance, %error, "a stop was refused"),
+            }
+        });
+    }
+
+    fn forget(&mut self, instance: &InstanceId) {
+        launch::remove_token(&self.cx.paths, instance);
+        self.spawned_at.remove(instance);
+        let (Some(held), Some(client)) = (self.held.remove(instance), self.client.clone()) else {
+            return;
+        };
+        let instance = instance.to_string();
+        self.cx.spawn("forget", async move {
+            if let Err(error) = client.forget(&instance, held.run).await {
+                tracing::debug!(instance, %error, "a record of the keeper was not forgotten");
+            }
+        });
+    }
+
+    fn watch(
+        &mut self,
+        instance: &InstanceId,
+        slot: &SlotId,
+        role: Role,
+        probe: &Probe,
+        age: Duration,
+    ) {
+        let Some(held) = self.held.get(instance) else {
+            return;
+        };
+        let fleet = self.core.fleet().clone();
+        let Some(spec) = fleet.services.get(&slot.service) else {
+            return;
+        };
+        let port = default_port(spec).and_then(|(name, _)| held.ports.get(name).copied());
+        let environment = match probe.kind() {
+            Some(ProbeKind::Exec(_)) => self.environment_of(instance, slot, spec),
+            _ => Vec::new(),
+        };
+        let probing = Probing {
+            instance: instance.clone(),
+            role,
+            probe: probe.clone(),
+            age,
+            around: probes::Around {
+                port,
+                directory: directory_of(spec, self.cx.paths.base()),
+                environment,
+                log: launch::log_path(&self.cx.paths, &slot.service, slot.slot),
+                started_unix_us: held.started_unix_ms.saturating_mul(1_000),
+            },
+            inputs: self.inputs_in.clone(),
+            counts: self.counts.clone(),
+            phase_seed: u64::from(held.pid).wrapping_mul(PHASE_SPREAD),
+        };
+        let cancel = self.probes.entry(instance.clone()).or_default().clone();
+        self.cx.spawn("probe", async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = probing.run() => {}
+            }
+        });
+    }
+
+    /// The environment of a run, for a program that looks at it.
+    fn environment_of(
+        &self,
+        instance: &InstanceId,
+        slot: &SlotId,
+        spec: &ServiceSpec,
+    ) -> Vec<(String, String)> {
+        let held = self.held.get(instance);
+        let launch = Launch {
+            spawn: Box::new(Spawn {
+                slot: slot.clone(),
+                instance: instance.clone(),
+                epoch: held.map(|held| held.epoch).unwrap_or_default(),
+                digest: Digest::default(),
+                spec: Arc::new(spec.clone()),
+            }),
+            ports: held.map(|held| held.ports.clone()).unwrap_or_default(),
+            surroundings: self.surroundings.clone(),
+        };
+        launch.environment_of_probe().into_iter().collect()
+    }
+}

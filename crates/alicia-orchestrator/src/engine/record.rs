@@ -1,0 +1,165 @@
+//! What follows behind: transitions get their last lines, go to the bus, and are written down, in order.
+
+use std::sync::Arc;
+
+use alicia_contract::orchestrator::{InstanceState, TRANSITIONS, Transition};
+use alicia_keeper::logs::{Filter, read_last};
+use alicia_module::Context;
+use alicia_module::paths::Paths;
+use tokio::sync::{mpsc, oneshot};
+
+use super::launch::log_path;
+use crate::core::event::Record;
+use crate::metrics::Counts;
+use crate::store;
+
+/// Records that wait. A fleet of 1,000 that starts makes 2,000.
+const RECORDS_MAX: usize = 8_192;
+
+/// Records that are written in one transaction.
+const BATCH_MAX: usize = 256;
+
+/// Lines that go with an end: what fits into an alert.
+const LAST_LINES: usize = 10;
+
+/// Lines that are read to find them: those of the next run, which may be there already, are passed over.
+const LINES_READ: usize = 60;
+
+/// What waits.
+#[derive(Debug)]
+enum Waiting {
+    Record(Box<Record>),
+    /// Everything before it is done.
+    Flush(oneshot::Sender<()>),
+}
+
+/// The entrance of the queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    queue: mpsc::Sender<Waiting>,
+    counts: Arc<Counts>,
+}
+
+impl Sender {
+    /// Never waits: what does not fit is counted and lost to the history, not to the fleet.
+    pub(crate) fn send(&self, record: Record) {
+        if self
+            .queue
+            .try_send(Waiting::Record(Box::new(record)))
+            .is_err()
+        {
+            self.counts.record_dropped();
+            tracing::warn!("a transition is not in the history: too many wait");
+        }
+    }
+
+    /// Waits until everything sent so far is written down.
+    pub(crate) async fn flush(&self) {
+        let (done, flushed) = oneshot::channel();
+        if self.queue.send(Waiting::Flush(done)).await.is_ok() {
+            // The task has ended: there is nobody to wait for.
+            drop(flushed.await);
+        }
+    }
+}
+
+/// Starts the tasks behind the queue.
+pub(crate) fn start(cx: &Context, counts: &Arc<Counts>) -> Sender {
+    let (queue, records) = mpsc::channel(RECORDS_MAX);
+    let (said, to_say) = mpsc::channel(RECORDS_MAX);
+    cx.spawn("records", record(cx.clone(), records, said, counts.clone()));
+    cx.spawn("transitions", announce(cx.clone(), to_say, counts.clone()));
+    Sender {
+        queue,
+        counts: counts.clone(),
+    }
+}
+
+async fn record(
+    cx: Context,
+    mut records: mpsc::Receiver<Waiting>,
+    said: mpsc::Sender<Transition>,
+    counts: Arc<Counts>,
+) {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    while records.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let mut flushed = Vec::new();
+        let mut unread = Vec::with_capacity(batch.len());
+        for waiting in batch.drain(..) {
+            match waiting {
+                Waiting::Record(record) => unread.push(*record),
+                Waiting::Flush(done) => flushed.push(done),
+            }
+        }
+        let mut batch = add_last_lines(&cx.paths, unread).await;
+        for record in &batch {
+            if said.try_send(record.transition.clone()).is_err() {
+                counts.record_dropped();
+            }
+        }
+        // The lines stay in the logs; the history has the causes.
+        for record in &mut batch {
+            record.transition.last_lines.clear();
+        }
+        if let Err(error) = store::write_records(&cx.store, batch).await {
+            counts.record_dropped();
+            tracing::error!(%error, "transitions were not written down");
+        }
+        for done in flushed {
+            if done.send(()).is_err() {
+                tracing::debug!("nobody waits for the records any more");
+            }
+        }
+    }
+}
+
+async fn add_last_lines(paths: &Paths, mut batch: Vec<Record>) -> Vec<Record> {
+    if !batch.iter().any(|record| wants_lines(&record.transition)) {
+        return batch;
+    }
+    let paths = paths.clone();
+    let unread = batch.clone();
+    let read = move || {
+        for record in &mut batch {
+            if wants_lines(&record.transition) {
+                record.transition.last_lines = last_lines(&paths, &record.transition);
+            }
+        }
+        batch
+    };
+    tokio::task::spawn_blocking(read).await.unwrap_or(unread)
+}
+
+fn wants_lines(transition: &Transition) -> bool {
+    matches!(
+        transition.to,
+        InstanceState::Backoff | InstanceState::Failed
+    )
+}
+
+fn last_lines(paths: &Paths, transition: &Transition) -> Vec<String> {
+    let path = log_path(paths, &transition.service, transition.slot);
+    let lines = read_last(&path, LINES_READ, &Filter::default()).unwrap_or_default();
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "2^53 microseconds are 285 years"
+    )]
+    let until = |unix_us: u64| unix_us as f64 / 1e6 <= transition.at;
+    let of_this_run: Vec<String> = lines
+        .into_iter()
+        .filter(|line| until(line.unix_us))
+        .map(|line| line.text)
+        .collect();
+    let skip = of_this_run.len().saturating_sub(LAST_LINES);
+    of_this_run.into_iter().skip(skip).collect()
+}
+
+/// Events may be missed: without a bus, the newest wait and the rest is lost to who was not there.
+async fn announce(cx: Context, mut to_say: mpsc::Receiver<Transition>, counts: Arc<Counts>) {
+    while let Some(transition) = to_say.recv().await {
+        if let Err(error) = cx.bus.publish(TRANSITIONS, &[], &transition).await {
+            counts.record_dropped();
+            tracing::debug!(%error, "a transition was not published");
+        }
+    }
+}
