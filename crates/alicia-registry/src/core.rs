@@ -182,6 +182,12 @@ impl Registry {
         Ok(actions)
     }
 
+    /// Whether the orchestrator was heard.
+    #[must_use]
+    pub fn is_pictured(&self) -> bool {
+        self.picture.is_some()
+    }
+
     /// An entry by its id, gone ones included.
     #[must_use]
     pub fn get(&self, instance: &InstanceId) -> Option<&Entry> {

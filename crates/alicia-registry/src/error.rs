@@ -71,6 +71,32 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The HTTP status of a problem document.
+    #[must_use]
+    pub const fn status(&self) -> u16 {
+        match self {
+            Self::Invalid(_) => 422,
+            Self::NotYours { .. } => 403,
+            Self::Fenced { .. } | Self::Ended { .. } | Self::OtherService { .. } => 409,
+            Self::Full { .. } => 503,
+            Self::Unknown(_) => 404,
+        }
+    }
+
+    /// The title of a problem document: the same for each occurrence.
+    #[must_use]
+    pub const fn title(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "Invalid registration",
+            Self::NotYours { .. } => "Not yours",
+            Self::Fenced { .. } => "A newer copy is there",
+            Self::Ended { .. } => "The instance is gone",
+            Self::OtherService { .. } => "The id belongs to another service",
+            Self::Full { .. } => "The registry is full",
+            Self::Unknown(_) => "No such instance",
+        }
+    }
+
     /// The stable code of a problem document.
     #[must_use]
     pub const fn code(&self) -> &'static str {

@@ -1,15 +1,27 @@
 //! Who is there and what they can do.
 //!
 //! Instances register and renew by heartbeat; the orchestrator's word binds those that it started.
-//! [`core`] decides, purely: who is present, suspect, gone, and who may say so. `actor` is the one task
-//! that feeds it, writes its rows and tells the bus. REST reads the same state under a read lock.
+//! [`core`] decides, purely: who is present, suspect, gone, and who may say so. The actor is the one task
+//! that feeds it, writes its rows and has the bus told. REST reads the same state under a read lock.
 //!
-//! Reading order: [`validate`] (what a registration must be), [`core`], [`query`], then the shell.
+//! Reading order: [`validate`] (what a registration must be), [`core`], [`query`]; then the shell:
+//! `module`, `actor`, `hear` (what comes from the bus), `tell` (what goes there), `routes`, `store`.
 
 pub mod core;
 pub mod query;
 pub mod validate;
 
+mod module;
+
+mod actor;
+mod hear;
+mod routes;
+mod store;
+mod tell;
+
+mod config;
 mod error;
 
+pub use config::Config;
 pub use error::Refusal;
+pub use module::RegistryModule;

@@ -72,6 +72,22 @@ impl Entry {
         }
     }
 
+    /// An entry as it was saved.
+    #[must_use]
+    pub fn from_saved(saved: RegisteredInstance, reason: String, ending: Option<Ending>) -> Self {
+        Self {
+            registration: saved.registration,
+            presence: saved.presence,
+            since: saved.since,
+            seen: saved.seen,
+            supervised: saved.supervised,
+            owner: saved.owner,
+            reason,
+            ending,
+            deadline: None,
+        }
+    }
+
     /// Whether others should see it.
     #[must_use]
     pub fn is_live(&self) -> bool {

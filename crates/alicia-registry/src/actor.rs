@@ -1,0 +1,370 @@
+//! The one task that changes the registry: takes what happened, in order, decides, writes, answers, tells.
+//!
+//! What waits is taken together: one transaction holds the rows of a whole batch. The answer to a
+//! registration comes after its row is on disk; others see it as soon as it is decided.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use alicia_contract::discovery::RegisteredInstance;
+use alicia_contract::id::InstanceId;
+use alicia_module::Clock;
+use alicia_store::{Error as StoreError, Store, audit};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::core::{Action, Caller, Entry, Event, Now, Registry};
+use crate::error::Refusal;
+use crate::store;
+use crate::tell::Teller;
+
+/// Commands that may wait: as many as one batch takes, several times over.
+pub(crate) const COMMANDS_MAX: usize = 1_024;
+
+/// Commands that are decided and written together.
+const BATCH_MAX: usize = 256;
+
+/// Audit rows of refusals per minute. Each is security-relevant; a flood of them says nothing more.
+const DENIALS_PER_MINUTE_MAX: u32 = 60;
+
+/// What a request came to.
+pub(crate) type Outcome = Result<RegisteredInstance, Failure>;
+
+/// Why a request was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// It may not.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It may, but could not be written.
+    #[error("write the change: {0}")]
+    Store(Arc<StoreError>),
+    /// The registry is closing.
+    #[error("reach the registry: it is closing")]
+    Closing,
+}
+
+/// Something for the actor.
+pub(crate) struct Command {
+    pub(crate) event: Event,
+    /// Who wants to know the outcome.
+    pub(crate) answer: Option<oneshot::Sender<Outcome>>,
+}
+
+/// What the actor and those who read share.
+pub(crate) struct Shared {
+    registry: RwLock<Registry>,
+    clock: Clock,
+    started: Instant,
+    /// Registrations taken, refusals, and whether the last write failed.
+    pub(crate) registrations: AtomicU64,
+    pub(crate) refusals: AtomicU64,
+    pub(crate) unwritten: AtomicBool,
+}
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn new(registry: Registry, clock: Clock) -> Self {
+        let started = clock.now();
+        Self {
+            registry: RwLock::new(registry),
+            clock,
+            started,
+            registrations: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            unwritten: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes what was saved before a restart.
+    pub(crate) fn restore(&self, saved: Vec<Entry>) {
+        let now = self.now();
+        let mut registry = self.write();
+        saved
+            .into_iter()
+            .for_each(|entry| registry.restore(entry, now));
+    }
+
+    /// The state, to change. Only the actor does, once it runs.
+    fn write(&self) -> RwLockWriteGuard<'_, Registry> {
+        self.registry
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state, to read. Never held across an await.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Registry> {
+        // The one writer leaves the state whole even when it panics: the core changes it step by step.
+        self.registry.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        Now {
+            unix: self.clock.unix(),
+            mono: self.clock.now().saturating_duration_since(self.started),
+        }
+    }
+}
+
+/// The way to the actor.
+#[derive(Clone)]
+pub(crate) struct Handle(pub(crate) mpsc::Sender<Command>);
+
+// === impl Handle ===
+
+impl Handle {
+    /// Has something decided and waits until it is written.
+    pub(crate) async fn ask(&self, event: Event) -> Outcome {
+        let (answer, outcome) = oneshot::channel();
+        let command = Command {
+            event,
+            answer: Some(answer),
+        };
+        self.0.send(command).await.map_err(|_| Failure::Closing)?;
+        outcome.await.unwrap_or(Err(Failure::Closing))
+    }
+
+    /// Has something decided. Waits while the queue is full.
+    pub(crate) async fn say(&self, event: Event) {
+        // Only a registry that is closing does not listen.
+        drop(
+            self.0
+                .send(Command {
+                    event,
+                    answer: None,
+                })
+                .await,
+        );
+    }
+}
+
+/// The task.
+pub(crate) struct Actor {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) store: Store,
+    pub(crate) teller: Teller,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) denials: Denials,
+}
+
+/// The rows of a batch and those who wait for them.
+#[derive(Default)]
+struct Batch {
+    rows: Vec<Row>,
+    answers: Vec<(oneshot::Sender<Outcome>, RegisteredInstance)>,
+}
+
+enum Row {
+    Save(Box<Entry>),
+    Forget(InstanceId),
+    Audit(Denial),
+}
+
+/// A refusal for the audit log.
+struct Denial {
+    at_us: i64,
+    actor: String,
+    action: &'static str,
+    target: String,
+    outcome: audit::Outcome,
+    detail: String,
+}
+
+// === impl Actor ===
+
+impl Actor {
+    /// Ends when the last handle is gone.
+    pub(crate) async fn run(mut self) {
+        let mut commands = Vec::with_capacity(BATCH_MAX);
+        while self.commands.recv_many(&mut commands, BATCH_MAX).await > 0 {
+            let mut batch = Batch::default();
+            for command in commands.drain(..) {
+                self.decide(command, &mut batch);
+            }
+            self.write_and_answer(batch).await;
+        }
+    }
+
+    fn decide(&mut self, command: Command, batch: &mut Batch) {
+        let subject = Subject::of(&command.event);
+        let now = self.shared.now();
+        let (outcome, entry) = {
+            let mut registry = self.shared.write();
+            let outcome = registry.apply(command.event, now);
+            let entry = subject
+                .as_ref()
+                .and_then(|s| registry.get(&s.instance))
+                .map(Entry::public);
+            (outcome, entry)
+        };
+        match outcome {
+            Ok(actions) => {
+                self.carry_out(actions, batch);
+                if let Some(subject) = &subject {
+                    self.note(subject, batch);
+                }
+                if let (Some(answer), Some(entry)) = (command.answer, entry) {
+                    batch.answers.push((answer, entry));
+                }
+            }
+            Err(refusal) => {
+                self.shared.refusals.fetch_add(1, Relaxed);
+                tracing::info!(%refusal, "a request was refused");
+                if let Some(subject) = subject {
+                    self.note_denial(subject, &refusal, batch);
+                }
+                if let Some(answer) = command.answer {
+                    // Who asked may have gone away meanwhile.
+                    drop(answer.send(Err(refusal.into())));
+                }
+            }
+        }
+    }
+
+    fn carry_out(&self, actions: Vec<Action>, batch: &mut Batch) {
+        for action in actions {
+            match action {
+                Action::Save(entry) => batch.rows.push(Row::Save(entry)),
+                Action::Forget(id) => batch.rows.push(Row::Forget(id)),
+                Action::Announce(service) => self.teller.announce(service),
+                Action::Tell(change) => self.teller.tell(*change),
+            }
+        }
+    }
+
+    /// What an admin does to others' entries goes into the audit log.
+    fn note(&self, subject: &Subject, batch: &mut Batch) {
+        if subject.action == REGISTER {
+            self.shared.registrations.fetch_add(1, Relaxed);
+            return;
+        }
+        batch.rows.push(Row::Audit(Denial {
+            at_us: self.shared.clock.unix_us(),
+            actor: subject.caller.name.clone(),
+            action: subject.action,
+            target: subject.target(),
+            outcome: audit::Outcome::Done,
+            detail: String::new(),
+        }));
+    }
+
+    fn note_denial(&mut self, subject: Subject, refusal: &Refusal, batch: &mut Batch) {
+        let at_us = self.shared.clock.unix_us();
+        if !matches!(refusal, Refusal::NotYours { .. } | Refusal::Fenced { .. })
+            || !self.denials.may_note(at_us)
+        {
+            return;
+        }
+        batch.rows.push(Row::Audit(Denial {
+            at_us,
+            target: subject.target(),
+            actor: subject.caller.name,
+            action: subject.action,
+            outcome: audit::Outcome::Denied,
+            detail: refusal.to_string(),
+        }));
+    }
+
+    async fn write_and_answer(&self, batch: Batch) {
+        let Batch { rows, answers } = batch;
+        let written = if rows.is_empty() {
+            Ok(())
+        } else {
+            self.store
+                .write(move |tx| rows.iter().try_for_each(|row| row.write(tx)))
+                .await
+        };
+        if let Err(error) = &written {
+            tracing::error!(%error, "changes of the registry were not written");
+        }
+        if !answers.is_empty() || written.is_err() {
+            self.shared.unwritten.store(written.is_err(), Relaxed);
+        }
+        let failed = written.err().map(Arc::new);
+        for (answer, entry) in answers {
+            let outcome = failed
+                .clone()
+                .map_or(Ok(entry), |error| Err(Failure::Store(error)));
+            // Who asked may have gone away meanwhile.
+            drop(answer.send(outcome));
+        }
+    }
+}
+
+// === impl Row ===
+
+impl Row {
+    fn write(&self, tx: &alicia_store::Transaction<'_>) -> Result<(), StoreError> {
+        match self {
+            Self::Save(entry) => store::save(tx, entry),
+            Self::Forget(id) => store::forget(tx, id.as_str()),
+            Self::Audit(denial) => audit::append(
+                tx,
+                &audit::Entry {
+                    time_unix_us: denial.at_us,
+                    actor: &denial.actor,
+                    action: denial.action,
+                    target: &denial.target,
+                    outcome: denial.outcome,
+                    detail: &json!({ "reason": denial.detail }),
+                },
+            )
+            .map(drop),
+        }
+    }
+}
+
+const REGISTER: &str = "registry.register";
+const LEAVE: &str = "registry.leave";
+
+/// Whom a request is about, and who asks.
+struct Subject {
+    action: &'static str,
+    instance: InstanceId,
+    service: String,
+    caller: Caller,
+}
+
+// === impl Subject ===
+
+impl Subject {
+    fn of(event: &Event) -> Option<Self> {
+        let (action, instance, service, caller) = match event {
+            Event::Register(said, caller) => (REGISTER, &said.instance, &said.service, caller),
+            Event::Leave(said, caller) => (LEAVE, &said.instance, &said.service, caller),
+            _ => return None,
+        };
+        Some(Self {
+            action,
+            instance: instance.clone(),
+            service: service.to_string(),
+            caller: caller.clone(),
+        })
+    }
+
+    fn target(&self) -> String {
+        format!("instance:{}/{}", self.service, self.instance)
+    }
+}
+
+/// How many refusals were noted in this minute.
+#[derive(Debug, Default)]
+pub(crate) struct Denials {
+    minute: i64,
+    noted: u32,
+}
+
+// === impl Denials ===
+
+impl Denials {
+    fn may_note(&mut self, now_us: i64) -> bool {
+        let minute = now_us / 60_000_000;
+        if minute != self.minute {
+            *self = Self { minute, noted: 0 };
+        }
+        self.noted += 1;
+        self.noted <= DENIALS_PER_MINUTE_MAX
+    }
+}

@@ -1,0 +1,201 @@
+//! What the registry hears on the bus. Each listener ends with the bus; a subscription that cannot be made
+//! is tried again, and meanwhile REST works and health says so.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alicia_bus::{Bus, Error, Incoming, Request};
+use alicia_contract::discovery::{REGISTER, RegisteredInstance, UNREGISTER, Unregistration};
+use alicia_contract::fleet::Fleet;
+use alicia_contract::health::HEARTBEAT;
+use alicia_contract::orchestrator::{STATUS, TRANSITIONS};
+use alicia_contract::problem::{InputFault, Problem};
+use alicia_contract::topic::CallTopic;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::actor::{Failure, Handle};
+use crate::config::TICK;
+use crate::core::{Caller, Event, Rank};
+use crate::error::Refusal;
+use crate::validate;
+
+/// The wait before a refused subscription is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Registrations as calls: who gives a topic for the answer gets one. Read as any JSON, so that every fault
+/// can be named.
+const REGISTRATIONS: CallTopic<Value, RegisteredInstance> = CallTopic::new(REGISTER.template());
+
+/// Departures, in the same way.
+const DEPARTURES: CallTopic<Unregistration, RegisteredInstance> =
+    CallTopic::new(UNREGISTER.template());
+
+/// Opens a subscription, again and again until it is there; `None` when the bus is closed.
+async fn open<T, F>(subscribe: impl Fn() -> F) -> Option<T>
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    loop {
+        match subscribe().await {
+            Ok(subscription) => return Some(subscription),
+            Err(Error::Closed) => return None,
+            Err(error) => tracing::warn!(%error, "a subscription was refused; it is tried again"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+pub(crate) async fn registrations(bus: Bus, registry: Handle) {
+    let Some(mut requests) = open(|| bus.serve(REGISTRATIONS)).await else {
+        return;
+    };
+    while let Some(mut request) = requests.next().await {
+        let body = std::mem::take(&mut request.query);
+        let read = validate::read(body).map_err(Refusal::Invalid);
+        let event = read.and_then(|registration| {
+            let caller = caller(request.source.as_deref(), &registration.service)?;
+            Ok(Event::Register(Box::new(registration), caller))
+        });
+        carry_out(&registry, event, request).await;
+    }
+}
+
+pub(crate) async fn departures(bus: Bus, registry: Handle) {
+    let Some(mut requests) = open(|| bus.serve(DEPARTURES)).await else {
+        return;
+    };
+    while let Some(request) = requests.next().await {
+        let said = request.query.clone();
+        let event = caller(request.source.as_deref(), &said.service)
+            .map(|caller| Event::Leave(said, caller));
+        carry_out(&registry, event, request).await;
+    }
+}
+
+async fn carry_out<Q>(
+    registry: &Handle,
+    event: Result<Event, Refusal>,
+    request: Request<Q, RegisteredInstance>,
+) {
+    if !request.wants_answer() {
+        match event {
+            Ok(event) => registry.say(event).await,
+            Err(refusal) => tracing::info!(%refusal, source = request.source, "refused on the bus"),
+        }
+        return;
+    }
+    let outcome = match event {
+        Ok(event) => registry.ask(event).await,
+        Err(refusal) => Err(refusal.into()),
+    };
+    if let Err(error) = request
+        .respond(outcome.map_err(|failure| problem(&failure)))
+        .await
+    {
+        tracing::debug!(%error, "an answer was not delivered");
+    }
+}
+
+/// Who says it. On the bus a key may publish registrations only with the scope `admin`, which the broker
+/// checks; here it still may not act for a service of the fleet.
+fn caller(source: Option<&str>, service: &alicia_contract::ServiceName) -> Result<Caller, Refusal> {
+    let Some(name) = source else {
+        return Err(Refusal::NotYours {
+            caller: "a sender without a name".to_owned(),
+            service: service.clone(),
+            reason: "the broker does not say who it is, and it sent no envelope with a `source`",
+        });
+    };
+    let rank = match name.split_once('/') {
+        Some(("system", _)) => Rank::Admin,
+        Some(_) => Rank::Key,
+        None => Rank::Service,
+    };
+    Ok(Caller {
+        name: name.to_owned(),
+        rank,
+    })
+}
+
+/// A failure as a problem document.
+pub(crate) fn problem(failure: &Failure) -> Problem {
+    let (status, code, title) = match failure {
+        Failure::Refused(refusal) => (refusal.status(), refusal.code(), refusal.title()),
+        Failure::Store(_) | Failure::Closing => (503, "registry.unavailable", "Not available now"),
+    };
+    let faults: Vec<InputFault> = match failure {
+        Failure::Refused(Refusal::Invalid(faults)) => faults.clone(),
+        _ => Vec::new(),
+    };
+    Problem {
+        kind: format!("/docs/errors/{code}"),
+        title: title.to_owned(),
+        status,
+        detail: format!("failed to {failure}"),
+        code: code.to_owned(),
+        request_id: None,
+        faults,
+    }
+}
+
+pub(crate) async fn heartbeats(bus: Bus, registry: Handle) {
+    let Some(mut heard) = open(|| bus.events(HEARTBEAT)).await else {
+        return;
+    };
+    while let Some(message) = heard.message().await {
+        // Health counts those that are on the wrong topic; here they renew nothing.
+        if message
+            .values
+            .first()
+            .is_some_and(|topic| *topic == message.payload.service.as_str())
+        {
+            registry
+                .say(Event::Heartbeat(message.payload, message.source))
+                .await;
+        }
+    }
+}
+
+pub(crate) async fn pictures(bus: Bus, registry: Handle) {
+    let Some(mut heard) = open(|| bus.states(STATUS)).await else {
+        return;
+    };
+    while let Some(message) = heard.message().await {
+        registry.say(Event::Status(Box::new(message.payload))).await;
+    }
+}
+
+pub(crate) async fn transitions(bus: Bus, registry: Handle) {
+    let Some(mut heard) = open(|| bus.events(TRANSITIONS)).await else {
+        return;
+    };
+    while let Some(incoming) = heard.next().await {
+        // What was missed is in the next picture.
+        if let Incoming::Message(message) = incoming {
+            registry
+                .say(Event::Transition(Box::new(message.payload)))
+                .await;
+        }
+    }
+}
+
+pub(crate) async fn fleet(mut fleet: watch::Receiver<Arc<Fleet>>, registry: Handle) {
+    loop {
+        let now = fleet.borrow_and_update().clone();
+        registry.say(Event::Fleet(now)).await;
+        if fleet.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+pub(crate) async fn ticks(registry: Handle) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        registry.say(Event::Tick).await;
+    }
+}
