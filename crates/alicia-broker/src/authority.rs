@@ -38,8 +38,8 @@ impl fmt::Debug for Login<'_> {
 pub struct Identity {
     /// The name that permissions, limits and audit entries go by.
     pub name: Arc<str>,
-    /// Rises at every start or hand-over of a supervised instance; a connection with a higher
-    /// epoch cuts off those with a lower one. 0 for those who have no epochs.
+    /// Rises at every start or hand-over of a supervised instance; a connection with a lower epoch
+    /// cannot take over the client id of one with a higher. 0 for those who have no epochs.
     pub epoch: u64,
 }
 
@@ -65,7 +65,7 @@ pub enum Reason {
     ClientIdTaken,
     /// Not allowed, and the client is not to learn why.
     Undisclosed,
-    /// A newer epoch of the same identity is connected.
+    /// A newer epoch is connected under the same client id.
     StaleEpoch,
     /// The envelope names a source other than the sender.
     ForgedSource,

@@ -32,7 +32,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use alicia_store::Store;
@@ -168,11 +168,23 @@ pub struct Stats {
     pub refused: Vec<(Reason, u64)>,
 }
 
+impl Stats {
+    /// Dropped messages by reason.
+    pub fn dropped(&self) -> [(&'static str, u64); 4] {
+        [
+            ("full", self.dropped_full),
+            ("oversized", self.dropped_oversized),
+            ("expired", self.dropped_expired),
+            ("other", self.dropped_other),
+        ]
+    }
+}
+
 /// A running broker.
 pub struct Engine {
     core: Arc<Core>,
     scx: ServerContext,
-    runtime: Option<Runtime>,
+    runtime: Mutex<Option<Runtime>>,
     tcp: Option<SocketAddr>,
     websocket: Option<SocketAddr>,
     inner: SocketAddr,
@@ -209,7 +221,7 @@ impl Engine {
             Ok((scx, inner, tcp, websocket)) => Ok(Self {
                 core,
                 scx,
-                runtime: Some(runtime),
+                runtime: Mutex::new(Some(runtime)),
                 tcp,
                 websocket,
                 inner,
@@ -303,14 +315,33 @@ impl Engine {
             .count()
     }
 
+    /// The names of those who are connected, each once.
+    pub fn identities(&self) -> Vec<Arc<str>> {
+        self.core.clients.identities()
+    }
+
+    /// Writes to the store that failed since the start.
+    pub fn write_faults(&self) -> u64 {
+        self.core.vault.get().map_or(0, |vault| vault.faults())
+    }
+
     /// The engine in numbers.
     pub async fn stats(&self) -> Stats {
+        let subscriptions = self.scx.extends.shared().await.subscriptions_count().await;
+        Stats {
+            subscriptions,
+            ..self.numbers()
+        }
+    }
+
+    /// The engine in numbers, without those that take time: `subscriptions` is 0.
+    pub fn numbers(&self) -> Stats {
         let counters = &self.core.counters;
         let (retained_messages, retained_bytes) = self.core.retained.size();
         Stats {
             connections: self.core.clients.connections(),
             sessions: self.core.clients.sessions(),
-            subscriptions: self.scx.extends.shared().await.subscriptions_count().await,
+            subscriptions: 0,
             retained_messages,
             retained_bytes,
             accepted: counters.accepted.load(Ordering::Relaxed),
@@ -328,8 +359,8 @@ impl Engine {
         }
     }
 
-    /// Says goodbye to all clients and ends everything.
-    pub async fn stop(mut self) {
+    /// Says goodbye to all clients and ends everything; a second time does nothing.
+    pub async fn stop(&self) {
         for client in self.core.clients.all() {
             client.end(clients::code::SERVER_SHUTTING_DOWN);
         }
@@ -345,21 +376,28 @@ impl Engine {
             );
         }
         self.remember().await;
-        self.let_go().await;
-        if let Some(runtime) = self.runtime.take() {
-            let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP_WAIT));
-            if let Err(fault) = ended.await {
-                tracing::warn!("failed to end the broker's threads: {fault}");
-            }
+        let Some(runtime) = self.take_runtime() else {
+            return;
+        };
+        self.let_go(runtime.handle()).await;
+        let ended = tokio::task::spawn_blocking(move || runtime.shutdown_timeout(STOP_WAIT));
+        if let Err(fault) = ended.await {
+            tracing::warn!("failed to end the broker's threads: {fault}");
         }
+    }
+
+    fn take_runtime(&self) -> Option<Runtime> {
+        self.runtime
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// Cuts the circles of references that the library is built of, so that the store is closed and
     /// the memory is free. Runs on the engine's threads: sessions need them to end.
-    async fn let_go(&self) {
-        let Some(runtime) = &self.runtime else { return };
+    async fn let_go(&self, runtime: &Handle) {
         let scx = self.scx.clone();
-        let cut = runtime.handle().spawn(async move {
+        let cut = runtime.spawn(async move {
             *scx.extends.shared_mut().await = Box::new(DefaultShared::new(None));
             *scx.extends.router_mut().await = Box::new(DefaultRouter::new(None));
             *scx.extends.retain_mut().await = Box::new(DefaultRetainStorage::new());
@@ -392,7 +430,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(runtime) = self.take_runtime() {
             runtime.shutdown_background();
         }
     }

@@ -146,7 +146,7 @@ impl Clients {
     ) -> Result<Admission, Refusal> {
         let mut inner = self.write();
         inner.check_owner(client_id, &client.identity, limits)?;
-        inner.check_epoch(&client.identity)?;
+        inner.check_epoch(client_id, &client.identity)?;
         let name = Arc::clone(&client.identity.name);
         let open = inner.per_identity.get(&name).copied().unwrap_or(0);
         if open >= limits.connections_per_identity_max {
@@ -225,6 +225,11 @@ impl Clients {
         self.read().by_port.values().cloned().collect()
     }
 
+    /// The names of those who are connected, each once.
+    pub(crate) fn identities(&self) -> Vec<Arc<str>> {
+        self.read().per_identity.keys().cloned().collect()
+    }
+
     /// Client ids with a connection or a session.
     pub(crate) fn sessions(&self) -> usize {
         self.read().owners.len()
@@ -275,31 +280,23 @@ impl Inner {
         }
     }
 
-    /// Two copies of one identity never act at once: the newer epoch cuts off the older.
-    fn check_epoch(&self, identity: &Identity) -> Result<(), Refusal> {
-        if identity.epoch == 0 {
-            return Ok(());
-        }
-        let others = self
+    /// Two copies never act at once: under one client id the higher epoch stays. It takes over from
+    /// the lower as every new connection does, and a lower one cannot take over from it.
+    fn check_epoch(&self, client_id: &str, identity: &Identity) -> Result<(), Refusal> {
+        let same = |other: &&Arc<Client>| !client_id.is_empty() && other.client_id() == client_id;
+        match self
             .by_port
             .values()
-            .filter(|other| other.identity.name == identity.name);
-        let (newer, older): (Vec<_>, Vec<_>) = others
-            .filter(|other| other.identity.epoch != identity.epoch)
-            .partition(|other| other.identity.epoch > identity.epoch);
-        if let Some(newer) = newer.first() {
-            return Err(Refusal::new(
+            .filter(same)
+            .map(|other| other.identity.epoch)
+            .max()
+        {
+            Some(newer) if newer > identity.epoch => Err(Refusal::new(
                 Reason::StaleEpoch,
-                format!(
-                    "epoch {} is connected, this is {}",
-                    newer.identity.epoch, identity.epoch
-                ),
-            ));
+                format!("epoch {newer} is connected, this is {}", identity.epoch),
+            )),
+            _ => Ok(()),
         }
-        for client in older {
-            client.end(code::SESSION_TAKEN_OVER);
-        }
-        Ok(())
     }
 
     /// The library ends the older connection of the same client id; the reason is noted here.
@@ -406,21 +403,19 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_epoch_cuts_off_a_lower_one_and_never_the_reverse() {
+    fn a_higher_epoch_takes_over_a_client_id_and_never_the_reverse() {
         let clients = Arc::new(Clients::default());
         let limits = Limits::default();
-        let mut old = clients
-            .admit(client("ann", 1), "x", &limits)
-            .unwrap_or_else(|e| panic!("{e:?}"));
+        let admit = |client_id, epoch| clients.admit(client("ann", epoch), client_id, &limits);
+        let mut old = admit("x", 1).unwrap_or_else(|e| panic!("{e:?}"));
         old.enter(1);
-        let mut new = clients
-            .admit(client("ann", 2), "y", &limits)
-            .unwrap_or_else(|e| panic!("{e:?}"));
+        let mut new = admit("x", 2).unwrap_or_else(|e| panic!("{e:?}"));
         new.enter(2);
         assert_eq!(old.client.reason_code(), Some(code::SESSION_TAKEN_OVER));
         assert_eq!(new.client.reason_code(), None);
-        let refusal = clients.admit(client("ann", 1), "z", &limits).err().unwrap();
-        assert_eq!(refusal.reason, Reason::StaleEpoch);
+        assert_eq!(admit("x", 1).err().unwrap().reason, Reason::StaleEpoch);
+        assert!(admit("y", 1).is_ok(), "another slot of the service");
+        assert_eq!(new.client.reason_code(), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod restore;
 mod rows;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ pub(crate) struct Vault {
     delivered: Mutex<Vec<i64>>,
     wake: Notify,
     closing: AtomicBool,
+    faults: AtomicU64,
 }
 
 /// The row of one message for one client. Dropping it, with the message, deletes the row; unless
@@ -80,6 +81,7 @@ impl Vault {
             delivered: Mutex::default(),
             wake: Notify::new(),
             closing: AtomicBool::new(false),
+            faults: AtomicU64::new(0),
         }
     }
 
@@ -224,6 +226,11 @@ impl Vault {
         }
     }
 
+    /// Writes that failed.
+    pub(crate) fn faults(&self) -> u64 {
+        self.faults.load(Ordering::Relaxed)
+    }
+
     /// From now on nothing is forgotten. Returns when all writes so far are on disk.
     pub(crate) async fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
@@ -289,6 +296,7 @@ impl Vault {
             }
         };
         if let Err(fault) = outcome {
+            self.faults.fetch_add(1, Ordering::Relaxed);
             tracing::error!("failed to {what}: {fault}");
         }
     }
