@@ -312,9 +312,9 @@ impl Keeper {
         let now_ms = clock::monotonic_ms();
         while let Some(timer) = self.timers.pop_due(now_ms) {
             match timer {
-                Timer::Settle(run) => self.settle(run),
+                Timer::Settle(run) => self.settle_timer(run, now_ms),
                 Timer::LogMarker => self.write_markers(),
-                Timer::Look => {}
+                Timer::Look => self.scans.is_timer_set = false,
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
             }
         }

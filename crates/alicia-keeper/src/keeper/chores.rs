@@ -8,8 +8,12 @@ use crate::containment::Cgroup;
 /// One thing to do.
 #[derive(Debug)]
 pub(super) enum Chore {
-    /// Write down a run, for a keeper after this one.
-    WriteRecord(u64),
+    /// Write down a start, for a keeper after this one.
+    WriteStart(u64),
+    /// Write down an exit.
+    WriteExit(u64),
+    /// Remove both.
+    RemoveRecord(u64),
     /// Remove an empty cgroup.
     RemoveCgroup(PathBuf),
 }
@@ -18,7 +22,9 @@ impl Keeper {
     pub(super) fn do_chores(&mut self) {
         for chore in std::mem::take(&mut self.chores) {
             match chore {
-                Chore::WriteRecord(run) => self.write_record(run),
+                Chore::WriteStart(run) => self.write_start(run),
+                Chore::WriteExit(run) => self.write_exit(run),
+                Chore::RemoveRecord(run) => self.remove_record(run),
                 Chore::RemoveCgroup(path) => {
                     // A process that is not yet gone for good; nothing can be done but to try again at
                     // the next start.

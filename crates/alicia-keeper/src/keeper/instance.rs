@@ -41,6 +41,8 @@ pub(super) struct Instance {
     pub(super) killed: BTreeSet<u32>,
     /// Looks since the first kill; each waits longer than the one before.
     pub(super) looks: u32,
+    /// When it is looked at next, if a timer is set.
+    pub(super) settle_at_ms: Option<u64>,
     /// The host has let it go; it is held until it is empty.
     pub(super) is_forgotten: bool,
     /// Its program was never executed: nobody hears of it.
@@ -72,6 +74,13 @@ pub(super) struct Stopping {
 impl Instance {
     pub(super) fn is_alive(&self) -> bool {
         self.info.state != InstanceState::Exited
+    }
+
+    /// By a host, not by the recovery after a keeper's death.
+    pub(super) fn was_asked_to_end(&self) -> bool {
+        self.stopping
+            .as_ref()
+            .is_some_and(|it| !self.is_survivor || !it.askers.is_empty())
     }
 
     pub(super) fn killed_count(&self) -> u32 {

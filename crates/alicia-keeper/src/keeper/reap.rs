@@ -54,7 +54,7 @@ impl Keeper {
         let exit = Exit {
             status,
             out_of_memory: was_out_of_memory(instance, status),
-            requested: instance.stopping.is_some(),
+            requested: instance.was_asked_to_end(),
             at_unix_ms,
             ran_ms: at_unix_ms.saturating_sub(instance.info.started_unix_ms),
             usage,
@@ -72,7 +72,7 @@ impl Keeper {
         let is_stillborn = instance.is_stillborn;
         self.ending.insert(run);
         if !is_stillborn {
-            self.chores.push(Chore::WriteRecord(run));
+            self.chores.push(Chore::WriteExit(run));
             self.broadcast(&Event::Exited {
                 instance: name,
                 run,

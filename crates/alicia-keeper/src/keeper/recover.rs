@@ -126,6 +126,7 @@ impl Keeper {
             stopping: None,
             killed: Default::default(),
             looks: 0,
+            settle_at_ms: None,
             is_forgotten: false,
             is_stillborn: false,
             is_survivor: true,
@@ -137,13 +138,9 @@ impl Keeper {
             instance.stop_signal,
             instance.stop_grace_ms.min(GRACE_MS_MAX),
         );
-        let was_empty = instance.info.empty;
         let had_exited = instance.info.exit.is_some();
         self.instances.insert(run, instance);
         self.ending.insert(run);
-        if was_empty {
-            return self.emptied(run, super::stop::Heard::WithExit);
-        }
         if !is_alive && !had_exited {
             self.survivor_ended(run);
         }

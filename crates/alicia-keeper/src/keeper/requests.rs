@@ -1,6 +1,7 @@
 //! What each request does.
 
 use super::Keeper;
+use super::chores::Chore;
 use super::instance::Asker;
 use crate::process_table;
 use crate::protocol::{
@@ -83,7 +84,7 @@ impl Keeper {
         }
         if instance.info.empty {
             self.instances.remove(&run);
-            self.remove_record(run);
+            self.chores.push(Chore::RemoveRecord(run));
         }
     }
 

@@ -28,6 +28,7 @@ pub(super) struct Scans {
     pub(super) is_due: bool,
     /// Not before, on the monotonic clock.
     not_before_ms: u64,
+    pub(super) is_timer_set: bool,
     seen_ms: u64,
     seen: Owners,
 }
@@ -40,7 +41,10 @@ impl Keeper {
         }
         let begun_ms = clock::monotonic_ms();
         if begun_ms < self.scans.not_before_ms {
-            self.timers.set(self.scans.not_before_ms, Timer::Look);
+            if !self.scans.is_timer_set {
+                self.scans.is_timer_set = true;
+                self.timers.set(self.scans.not_before_ms, Timer::Look);
+            }
             return;
         }
         self.scans.is_due = false;
@@ -104,7 +108,10 @@ impl Keeper {
 
     /// Who owns what, now.
     fn look(&mut self) -> Owners {
-        let has_survivors = self.instances.values().any(|instance| instance.is_survivor);
+        let has_survivors = self
+            .instances
+            .values()
+            .any(|it| it.is_survivor && !it.info.empty);
         let sweep = if has_survivors {
             Sweep::of_everything()
         } else {

@@ -106,6 +106,7 @@ impl Keeper {
             stopping: None,
             killed: Default::default(),
             looks: 0,
+            settle_at_ms: None,
             is_forgotten: false,
             is_stillborn: false,
             is_survivor: false,
@@ -288,7 +289,7 @@ impl Keeper {
             return;
         }
         let info = instance.info.clone();
-        self.chores.push(Chore::WriteRecord(run));
+        self.chores.push(Chore::WriteStart(run));
         self.clients.answer(asker, Ok(Reply::Started(info.clone())));
         self.broadcast(&Event::Started(info));
     }

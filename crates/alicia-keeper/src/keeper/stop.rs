@@ -146,7 +146,9 @@ impl Keeper {
         let Some(Container::Cgroup(cgroup)) = &instance.container else {
             return;
         };
-        if !instance.is_alive() && !cgroup.is_populated() {
+        // Asked in any case: reading it is what makes the kernel tell of the next change only.
+        let is_populated = cgroup.is_populated();
+        if !instance.is_alive() && !is_populated {
             self.emptied(run, Heard::NotYet);
         } else if instance.must_die() {
             instance.killed.extend(cgroup.pids());
@@ -167,8 +169,27 @@ impl Keeper {
         if let Some(instance) = self.instances.get_mut(&run) {
             let wait_ms = (LOOK_INTERVAL_MS << instance.looks.min(16)).min(LOOK_INTERVAL_MS_MAX);
             instance.looks += 1;
-            self.timers
-                .set(clock::monotonic_ms() + wait_ms, Timer::Settle(run));
+            self.settle_at(run, clock::monotonic_ms() + wait_ms);
+        }
+    }
+
+    /// A run waits for one timer, the earliest: looks that came for other reasons must not multiply.
+    fn settle_at(&mut self, run: u64, at_ms: u64) {
+        if let Some(instance) = self.instances.get_mut(&run)
+            && instance.settle_at_ms.is_none_or(|set_ms| at_ms < set_ms)
+        {
+            instance.settle_at_ms = Some(at_ms);
+            self.timers.set(at_ms, Timer::Settle(run));
+        }
+    }
+
+    /// The timer of a run has come; one that was replaced by an earlier one does nothing.
+    pub(super) fn settle_timer(&mut self, run: u64, now_ms: u64) {
+        if let Some(instance) = self.instances.get_mut(&run)
+            && instance.settle_at_ms.is_some_and(|set_ms| set_ms <= now_ms)
+        {
+            instance.settle_at_ms = None;
+            self.settle(run);
         }
     }
 
@@ -187,7 +208,7 @@ impl Keeper {
             }
             _ => stopping.deadline_ms,
         };
-        self.timers.set(at_ms, Timer::Settle(run));
+        self.settle_at(run, at_ms);
     }
 
     /// No process of the run is left.
@@ -233,9 +254,7 @@ impl Keeper {
         }
         if is_forgotten {
             self.instances.remove(&run);
-            self.remove_record(run);
-        } else {
-            self.chores.push(Chore::WriteRecord(run));
+            self.chores.push(Chore::RemoveRecord(run));
         }
     }
 

@@ -397,6 +397,7 @@ impl Keeper {
             }),
             killed: state.killed,
             looks: 0,
+            settle_at_ms: None,
             is_forgotten: state.is_forgotten,
             is_stillborn: state.is_stillborn,
             is_survivor: state.is_survivor,

@@ -123,10 +123,6 @@ impl LogFile {
         self.dropped_in_all = state.dropped_in_all;
     }
 
-    pub(crate) fn spec(&self) -> &LogSpec {
-        &self.spec
-    }
-
     /// Takes over the limits of a later start.
     pub(crate) fn set_spec(&mut self, spec: LogSpec) {
         if spec.lines_per_s_max != self.spec.lines_per_s_max {

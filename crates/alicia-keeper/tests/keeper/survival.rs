@@ -148,6 +148,11 @@ async fn after_the_death_of_a_keeper_the_next_one_ends_what_is_left() {
             ("rude", ExitStatus::Lost),
         ];
         assert_eq!(statuses, expect, "{mode:?}");
+        let asked = listing
+            .instances
+            .iter()
+            .filter(|it| it.exit.as_ref().unwrap().requested);
+        assert_eq!(asked.count(), 0, "nobody asked for that end");
         fleet.client.forget("ended", ended.run).await.unwrap();
         // And the names can be used again.
         let mut again = fleet.shell("polite", "exit 0");
