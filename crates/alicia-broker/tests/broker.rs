@@ -20,6 +20,9 @@ mod hostile;
 #[path = "broker/limits.rs"]
 mod limits;
 #[cfg(test)]
+#[path = "broker/module.rs"]
+mod module;
+#[cfg(test)]
 #[path = "broker/permissions.rs"]
 mod permissions;
 #[cfg(test)]

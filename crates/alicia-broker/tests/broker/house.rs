@@ -119,6 +119,11 @@ impl House {
         Self { engine, heard }
     }
 
+    /// Ends everything; the database can be opened again.
+    pub(crate) async fn stop(self) {
+        self.engine.stop().await;
+    }
+
     pub(crate) fn address(&self) -> SocketAddr {
         self.engine.tcp_address().unwrap()
     }

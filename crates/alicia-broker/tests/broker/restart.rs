@@ -73,10 +73,10 @@ async fn everything_is_there_after_a_stop_and_only_once() {
     let directory = tempfile::tempdir().unwrap();
     let house = House::lasting(directory.path()).await;
     leave_something(house.address()).await;
-    house.engine.stop().await;
+    house.stop().await;
     let house = House::lasting(directory.path()).await;
     find_it_again(house.address()).await;
-    house.engine.stop().await;
+    house.stop().await;
 
     let house = House::lasting(directory.path()).await;
     let (mut back, ack) = hello("absent").lasting().try_connect(house.address()).await;

@@ -240,7 +240,7 @@ async fn clients_are_told_when_the_broker_stops() {
     let house = House::open().await;
     let (mut client, _) = hello("x").connect(&house).await;
     let address = house.address();
-    house.engine.stop().await;
+    house.stop().await;
     assert_eq!(client.ending().await, Some(0x8B), "server shutting down");
     let again = tokio::time::timeout(
         Duration::from_secs(1),
