@@ -139,7 +139,7 @@ def written_in_rust(tmp_path: Path) -> Path:
 
 def test_the_rust_service_is_at_most_twenty_lines_and_pins_what_the_checkout_has(written_in_rust: Path) -> None:
     code = (written_in_rust / "src" / "main.rs").read_text().partition("#[cfg(test)]")[0]
-    assert len([line for line in code.splitlines() if line.strip(" }")]) <= 20
+    assert len([line for line in code.splitlines() if line.strip() and not line.startswith("//!")]) <= 20
     pins = re.findall(r'^(\w+) = \{ version = "=([^"]+)"', (written_in_rust / "Cargo.toml").read_text(), re.MULTILINE)
     assert {name for name, _ in pins} == {"serde", "tokio"}
     lock = (ROOT / "Cargo.lock").read_text()

@@ -1,25 +1,26 @@
 //! {{name}}: greets whoever asks, and tells the bus every ten seconds that it is there.
-use alicia_sdk::{Context, Error, Service};
-use std::time::Duration;
+use alicia_sdk::{Error, Service};
+use std::{future::ready, time::Duration};
 
 #[derive(serde::Deserialize)]
 struct Greet {
-    name: Option<String>,
+    name: String,
 }
 
-async fn greet(cx: Context, asked: Greet) -> Result<String, Error> {
-    cx.count("greetings");
-    Ok(greeting(&asked))
-}
-
-fn greeting(asked: &Greet) -> String {
-    format!("Hello, {}!", asked.name.as_deref().unwrap_or("world"))
+fn greet(asked: Greet) -> Result<String, Error> {
+    Ok(format!("Hello, {}!", asked.name))
 }
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
-    let service = Service::from_env("{{name}}")?.version("{{version}}").command("greet", greet);
-    service.every(Duration::from_secs(10), |cx| async move { cx.publish("{{name}}/here", &true).await }).run().await
+    Service::from_env("{{name}}")?
+        .version("{{version}}")
+        .command("greet", |_cx, asked| ready(greet(asked)))
+        .every(Duration::from_secs(10), |cx| async move {
+            cx.publish("{{name}}/here", cx.instance()).await
+        })
+        .run()
+        .await
 }
 
 #[cfg(test)]
@@ -28,7 +29,7 @@ mod tests {
 
     #[test]
     fn it_greets_by_name() {
-        assert_eq!(greeting(&Greet { name: Some("Ada".to_owned()) }), "Hello, Ada!");
-        assert_eq!(greeting(&Greet { name: None }), "Hello, world!");
+        let name = "Ada".to_owned();
+        assert_eq!(greet(Greet { name }).expect("greets"), "Hello, Ada!");
     }
 }
