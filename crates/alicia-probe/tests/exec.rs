@@ -168,9 +168,9 @@ async fn what_a_finished_program_leaves_behind_is_gone() {
     check(&outcome, true, "exit code 0: done");
     all_gone(&bench.pids(1).await).await;
     // This one has left the group, and holds the pipe.
-    let outcome = bench
-        .shell("setsid sleep 1000 & echo $! >> pids; echo done", PATIENCE)
-        .await;
+    let script = "setsid sh -c 'echo $$ >> pids; exec sleep 1000' & \
+        until [ $(wc -l < pids) = 2 ]; do :; done; echo done";
+    let outcome = bench.shell(script, PATIENCE).await;
     check(&outcome, true, "exit code 0: done");
     all_gone(&bench.pids(2).await).await;
 }

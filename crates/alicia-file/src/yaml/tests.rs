@@ -203,6 +203,11 @@ fn what_blows_up_is_refused_quickly() {
         vec!["*a"; 40].join(", ")
     );
     assert!(faults(&long)[0].contains("aliases written out"));
+    // Anchors around anchors: each would keep a copy of all inside.
+    let inner = vec!["x"; 100_000].join(",");
+    let (open, close): (String, String) = (0..50).map(|n| (format!("&a{n} ["), "]")).unzip();
+    let nested = faults(&format!("a: {open}{inner}{close}\n"));
+    assert!(nested[0].contains("aliases written out"), "{nested:?}");
     let took = started.elapsed();
     assert!(took < Duration::from_secs(5), "took {took:?}");
 }
