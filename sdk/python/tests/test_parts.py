@@ -12,10 +12,13 @@ import pytest
 
 from alicia_sdk import ConfigurationError, Message, Service
 from alicia_sdk.arguments import ArgumentFaults, Signature
+from alicia_sdk.declaration import Declaration, Listener
+from alicia_sdk.engine import Engine
 from alicia_sdk.envelope import MESSAGE_BYTES_MAX, Address, Dropped, read, write
 from alicia_sdk.pool import Job, Pool
 from alicia_sdk.settings import Options, Settings
 from alicia_sdk.topics import filter_matches, is_filter, is_topic, takes_replies
+from alicia_sdk.vitals import Vitals
 
 NOW = 1_001.0
 ENVELOPE = {
@@ -260,6 +263,34 @@ def test_what_cannot_work_is_refused_where_it_is_written() -> None:
         service.publish("a", 1)
     with pytest.raises(ValueError):
         service.count("energy", -1)
+
+
+def test_a_refused_subscription_makes_it_degraded(caplog: pytest.LogCaptureFixture) -> None:
+    """Mosquitto refuses no subscription, so that the broker's answer is given to the link by hand."""
+
+    class Reason:
+        def __init__(self, value: int) -> None:
+            self.value = value
+
+    class Client:
+        mid = 0
+
+        def subscribe(self, _filter: str, qos: int) -> tuple[int, int]:
+            self.mid += qos
+            return 0, self.mid
+
+    settings = Settings.read(Options(name="api", instance="1", url="mqtt://127.0.0.1"), {})
+    declaration = Declaration("1.0.0", "service", 1, [], {}, {})
+    declaration.listeners.append(Listener("rooms/#", print))
+    engine = Engine(settings, declaration, Vitals())
+    link = engine._link
+    link._on_connect(Client(), None, {}, Reason(0))
+    for mid in (1, 2, 3):
+        link._on_subscribe(None, None, mid, [Reason(1)])
+    assert engine.health()[0] == "starting", "it counted as connected before every subscription was answered"
+    link._on_subscribe(None, None, 4, [Reason(0x87)])
+    assert engine.health() == ("degraded", "may not subscribe to alicia/rooms/#")
+    assert "add it to allow.subscribe" in caplog.text
 
 
 def test_one_lane_keeps_its_order_while_others_go_on() -> None:

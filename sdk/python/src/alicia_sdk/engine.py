@@ -100,6 +100,8 @@ class Engine:
         status, detail = self.vitals.get()
         if status == "healthy" and not self._link.is_connected:
             return "degraded", "not connected to the bus"
+        if status == "healthy" and self._link.refused:
+            return "degraded", f"may not subscribe to {', '.join(self._link.refused)}"
         if status == "healthy" and self._pool.is_full:
             return "degraded", f"{JOBS_MAX} messages wait for a thread"
         return status, detail

@@ -113,6 +113,7 @@ class Link:
         self._lock = threading.Lock()
         self._flushed = threading.Condition(self._lock)
         self._subscriptions: dict[int, str] = {}
+        self._refused: list[str] = []
         self._closing = threading.Event()
         self._connected = False
         self._failures = 0
@@ -131,6 +132,11 @@ class Link:
     def is_connected(self) -> bool:
         """Whether the bus is there now, with every subscription."""
         return self._connected
+
+    @property
+    def refused(self) -> list[str]:
+        """The filters that the broker did not let it subscribe to."""
+        return list(self._refused)
 
     def send(self, message: Outgoing) -> bool:
         """Queues a message; False when the queue is full."""
@@ -292,6 +298,7 @@ class Link:
         if reason.value >= 0x80:
             log.error("the bus refused the connection: %s", reason)
             return
+        self._refused.clear()
         for text in self._filters:
             _, mid = client.subscribe(text, qos=1)
             self._subscriptions[mid] = text
@@ -299,6 +306,7 @@ class Link:
     def _on_subscribe(self, _client: Any, _data: Any, mid: int, reasons: Any, _properties: Any = None) -> None:
         text = self._subscriptions.pop(mid, "?")
         if any(reason.value >= 0x80 for reason in reasons):
+            self._refused.append(text)
             log.error("the bus refused the subscription to %s: add it to allow.subscribe of the service", text)
         if not self._subscriptions and not self._connected:
             # Only now: who reads of this service in the registry may send it a command at once.

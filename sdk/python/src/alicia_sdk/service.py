@@ -228,14 +228,14 @@ class Service:
         Ends the program with exit code 78 and one line on stderr when it is not set up to run.
         """
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._on_signal)
         try:
             self.start()
         except ConfigurationError as error:
             print(f"cannot start the service: {error}", file=sys.stderr)
             sys.exit(EXIT_CONFIGURATION)
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._on_signal)
         os.read(self._stop_pipe[0], 1)
         self.stop()
 
