@@ -109,6 +109,15 @@ impl Context {
         Ok(())
     }
 
+    /// Clears a state that was set.
+    ///
+    /// # Errors
+    /// As [`Self::set`].
+    pub async fn clear(&self, topic: &str) -> Result<(), Error> {
+        self.bus().clear_at(&self.topic(topic)).await?;
+        Ok(())
+    }
+
     /// Asks another service to do something and waits for its answer.
     ///
     /// # Errors

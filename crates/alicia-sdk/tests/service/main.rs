@@ -12,7 +12,7 @@ use alicia_contract::discovery::{REGISTER, UNREGISTER};
 use alicia_contract::health::{CHECK, CheckRequest, HEARTBEAT, HeartbeatStatus};
 use alicia_contract::orchestrator::{SERVICE_COMMAND, ServiceCommand};
 use serde_json::{Value, json};
-use workshop::{House, Workshop, becomes, get, hear, hear_where};
+use workshop::{House, Workshop, becomes, get, hear, hear_where, say};
 
 /// A broker and a client on it, or the end of the test where Mosquitto is not installed.
 macro_rules! house {
@@ -289,6 +289,25 @@ async fn its_page_tells_its_health() {
         "{text}"
     );
     assert_eq!(get(workshop.port, "/other").expect("answers").0, 404);
+    assert_eq!(
+        say(workshop.port, "PUT /health HTTP/1.1\r\n\r\n")
+            .expect("answers")
+            .0,
+        405
+    );
+    assert_eq!(
+        say(workshop.port, "nonsense\r\n\r\n").expect("answers").0,
+        400
+    );
+    let too_long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000));
+    assert_ne!(
+        say(workshop.port, &too_long).map(|(status, _)| status),
+        Some(200)
+    );
+
+    // Those who connect and say nothing keep no probe out.
+    let _idle: Vec<_> = (0..100).map(|_| workshop.connect()).collect();
+    assert_eq!(get(workshop.port, "/health").expect("answers").0, 200);
 
     // A bus that is away is not cured by a restart of the service.
     house.broker.kill();

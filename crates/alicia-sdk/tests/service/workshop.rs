@@ -80,6 +80,12 @@ impl Workshop {
         workshop
     }
 
+    /// A connection to its page.
+    pub(crate) fn connect(&self) -> TcpStream {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, self.port));
+        TcpStream::connect(address).expect("connects")
+    }
+
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("can be killed");
         self.child.wait().expect("ends");
@@ -146,9 +152,14 @@ pub(crate) async fn becomes(mut so: impl FnMut() -> bool) {
 
 /// The status and body of a page; `None` when nobody answers.
 pub(crate) fn get(port: u16, path: &str) -> Option<(u16, String)> {
+    say(port, &format!("GET {path} HTTP/1.0\r\n\r\n"))
+}
+
+/// The status and body of the answer to a text; `None` when there is none.
+pub(crate) fn say(port: u16, request: &str) -> Option<(u16, String)> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect(address).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+    stream.write_all(request.as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
