@@ -542,8 +542,11 @@ impl Engine {
     }
 
     fn answer_settled(&mut self) {
-        let (core, now) = (&self.core, self.memory.is_none());
-        let is_settled = |services: &[ServiceName]| now && core.is_settled(services);
+        if self.settling.is_empty() || self.memory.is_some() {
+            return;
+        }
+        let (core, now) = (&self.core, self.cx.clock.now() - self.origin);
+        let is_settled = |services: &[ServiceName]| core.is_settled(services, now);
         let (settled, waiting) = std::mem::take(&mut self.settling)
             .into_iter()
             .filter(|(_, reply)| !reply.is_closed())
@@ -584,7 +587,8 @@ impl Engine {
 
     fn wake(&self) -> Instant {
         let timer = self.core.next_timer().map(|at| self.origin + at);
-        let next = timer.into_iter().chain(self.publish_at).min();
+        let look = (!self.settling.is_empty()).then(|| self.cx.clock.now() + PUBLISH_INTERVAL);
+        let next = timer.into_iter().chain(self.publish_at).chain(look).min();
         next.unwrap_or_else(|| self.cx.clock.now() + LONG)
     }
 }

@@ -1,6 +1,7 @@
 //! The picture of the fleet, and whether it has come to rest.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use alicia_contract::orchestrator::{FleetStatus, InstanceState, InstanceStatus, ServiceStatus};
 use alicia_contract::{ServiceName, UnixSeconds};
@@ -8,6 +9,10 @@ use alicia_contract::{ServiceName, UnixSeconds};
 use super::Core;
 use super::plan::{closure, in_start_order};
 use super::service::{Service, Slot};
+
+/// How long one without a readiness probe must run to count as ready for those who wait. A program that
+/// cannot work (no configuration, no port) mostly says so within this time.
+const STEADY_AFTER: Duration = Duration::from_millis(300);
 
 impl Core {
     /// Rises with every change of what [`Core::status`] says.
@@ -41,9 +46,11 @@ impl Core {
     }
 
     /// Whether nothing is left to happen by itself in these services: each wanted instance is ready, done,
-    /// given up, or waits for such a one, and nothing runs that is not wanted.
+    /// given up, or waits for such a one, and nothing runs that is not wanted. `now` is on the monotonic
+    /// clock: one without a readiness probe must have run for a moment, or one that ends right after its
+    /// start would count as ready.
     #[must_use]
-    pub fn is_settled(&self, services: &[ServiceName]) -> bool {
+    pub fn is_settled(&self, services: &[ServiceName], now: Duration) -> bool {
         let asked: BTreeSet<ServiceName> = services.iter().cloned().collect();
         let mut settled = BTreeSet::new();
         for name in in_start_order(&self.fleet, &closure(&self.fleet, &asked)) {
@@ -57,7 +64,7 @@ impl Core {
             if service
                 .slots
                 .iter()
-                .all(|(number, slot)| rests(service, *number, slot, blocked))
+                .all(|(number, slot)| rests(service, (*number, slot), blocked, now))
             {
                 settled.insert(name);
             }
@@ -69,16 +76,24 @@ impl Core {
     }
 }
 
-fn rests(service: &Service, number: u32, slot: &Slot, blocked: bool) -> bool {
+fn rests(service: &Service, (number, slot): (u32, &Slot), blocked: bool, now: Duration) -> bool {
     if !service.wants(number) {
         return slot.run.is_none();
     }
     match slot.state {
-        InstanceState::Running => service.must_stop(number, slot).is_none(),
+        InstanceState::Running => {
+            service.must_stop(number, slot).is_none() && is_steady(service, slot, now)
+        }
         InstanceState::Completed | InstanceState::Failed => slot.run.is_none(),
         InstanceState::Waiting => slot.run.is_none() && blocked,
         _ => false,
     }
+}
+
+fn is_steady(service: &Service, slot: &Slot, now: Duration) -> bool {
+    let started = slot.run.as_ref().map(|run| run.started);
+    service.spec.readiness.is_some()
+        || started.is_some_and(|started| now.saturating_sub(started) >= STEADY_AFTER)
 }
 
 fn service_status(name: &ServiceName, service: &Service) -> ServiceStatus {

@@ -223,6 +223,6 @@ proptest! {
             world.pass(Duration::from_secs(15));
         }
         let all: Vec<_> = world.fleet.services.keys().cloned().collect();
-        prop_assert!(world.core.is_settled(&all), "{:#?}", world.core.status(0.0));
+        prop_assert!(world.core.is_settled(&all, Duration::MAX), "{:#?}", world.core.status(0.0));
     }
 }

@@ -56,11 +56,10 @@ fn services_start_when_what_they_need_is_there() {
         assert_eq!(world.states(service), [Running], "{service}");
     }
     assert_eq!(world.states("migrate"), [Completed]);
-    assert!(
-        world
-            .core
-            .is_settled(&world.fleet.services.keys().cloned().collect::<Vec<_>>())
-    );
+    assert!(world.core.is_settled(
+        &world.fleet.services.keys().cloned().collect::<Vec<_>>(),
+        Duration::MAX
+    ));
 }
 
 #[test]
@@ -393,6 +392,6 @@ fn what_waits_for_a_failed_one_is_settled() {
     let mut world = chain();
     world.answer_spawn(Some(SpawnFault::Lasting("program not found".into())));
     let all: Vec<_> = world.fleet.services.keys().cloned().collect();
-    assert!(world.core.is_settled(&all));
+    assert!(world.core.is_settled(&all, Duration::MAX));
     assert_eq!(world.states("web"), [Waiting]);
 }

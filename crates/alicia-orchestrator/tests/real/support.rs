@@ -26,26 +26,26 @@ use tokio::time::{sleep, timeout};
 use tower::ServiceExt;
 
 /// Whatever is awaited comes within this time, or the test has failed.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Between two looks at what has no signal of its own.
 const LOOK: Duration = Duration::from_millis(2);
 
 /// One life of the host. Its keeper may outlive it; the directory holds both.
-pub struct House {
-    pub fleet: watch::Sender<Arc<Fleet>>,
-    pub module: Arc<Orchestrator>,
-    pub router: Router,
-    pub paths: Paths,
+pub(crate) struct House {
+    pub(crate) fleet: watch::Sender<Arc<Fleet>>,
+    pub(crate) module: Arc<Orchestrator>,
+    pub(crate) router: Router,
+    pub(crate) paths: Paths,
     tasks: Spawner,
     store: Store,
     directory: Option<Arc<Home>>,
 }
 
 /// The directory, and the end of the keeper in it.
-pub struct Home {
+pub(crate) struct Home {
     directory: TempDir,
-    pub bus: Option<BusAddress>,
+    pub(crate) bus: Option<BusAddress>,
 }
 
 impl Drop for Home {
@@ -53,17 +53,15 @@ impl Drop for Home {
         // The keeper's own lock file has its pid; a keeper ends on SIGTERM with all that it holds.
         for pid in keeper_pids(self.directory.path()) {
             if let Some(pid) = rustix::process::Pid::from_raw(pid) {
-                drop(rustix::process::kill_process(
-                    pid,
-                    rustix::process::Signal::TERM,
-                ));
+                // It may have ended by itself.
+                rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
             }
         }
     }
 }
 
 /// Keepers of a directory, by their command line.
-pub fn keeper_pids(directory: &Path) -> Vec<i32> {
+pub(crate) fn keeper_pids(directory: &Path) -> Vec<i32> {
     let wanted = directory.join("data/keeper").display().to_string();
     let entries = std::fs::read_dir("/proc").expect("/proc is there");
     entries
@@ -77,37 +75,37 @@ pub fn keeper_pids(directory: &Path) -> Vec<i32> {
         .collect()
 }
 
-pub fn fleet(services: Value) -> Fleet {
+pub(crate) fn fleet(services: Value) -> Fleet {
     serde_json::from_value(json!({ "name": "test", "services": services })).expect("a fleet")
 }
 
-pub fn shell(script: &str) -> Value {
+pub(crate) fn shell(script: &str) -> Value {
     json!(["sh", "-c", script])
 }
 
 impl Home {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         Self::with_bus(None)
     }
 
-    pub fn with_bus(bus: Option<BusAddress>) -> Arc<Self> {
+    pub(crate) fn with_bus(bus: Option<BusAddress>) -> Arc<Self> {
         let directory = tempfile::tempdir().expect("a directory");
         std::fs::create_dir_all(directory.path().join("data")).expect("it can be made");
         Arc::new(Self { directory, bus })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.directory.path()
     }
 }
 
 impl House {
-    pub async fn new(services: Value) -> Self {
+    pub(crate) async fn new(services: Value) -> Self {
         Self::open(Home::new(), services, Config::default()).await
     }
 
     /// A host in a home that may have had one before.
-    pub async fn open(home: Arc<Home>, services: Value, config: Config) -> Self {
+    pub(crate) async fn open(home: Arc<Home>, services: Value, config: Config) -> Self {
         let data = home.path().join("data");
         let paths = Paths::new(&data, home.path());
         std::fs::create_dir_all(data.join("data")).expect("it can be made");
@@ -160,29 +158,29 @@ impl House {
     }
 
     /// The host dies: nothing is stopped in order.
-    pub async fn crash(mut self) -> Arc<Home> {
+    pub(crate) async fn crash(mut self) -> Arc<Home> {
         assert!(self.tasks.shut_down(DEADLINE).await);
         self.store.close().await;
         self.directory.take().expect("a home")
     }
 
     /// The house closes.
-    pub async fn finish(&self) {
+    pub(crate) async fn finish(&self) {
         self.module.stop(Ending::Finish).await;
         assert!(self.tasks.shut_down(DEADLINE).await);
     }
 
-    pub fn change(&self, services: Value) {
+    pub(crate) fn change(&self, services: Value) {
         self.fleet.send_replace(Arc::new(fleet(services)));
     }
 
-    pub fn home(&self) -> Arc<Home> {
+    pub(crate) fn home(&self) -> Arc<Home> {
         self.directory.clone().expect("a home")
     }
 
     // Over REST.
 
-    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
         let (status, text) = self.call(Request::get(path), Body::empty()).await;
         (
             status,
@@ -190,11 +188,11 @@ impl House {
         )
     }
 
-    pub async fn text(&self, path: &str) -> String {
+    pub(crate) async fn text(&self, path: &str) -> String {
         self.call(Request::get(path), Body::empty()).await.1
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         let request = Request::post(path).header("content-type", "application/json");
         let (status, text) = self.call(request, Body::from(body.to_string())).await;
         (
@@ -226,13 +224,13 @@ impl House {
         (status, String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    pub async fn status(&self) -> FleetStatus {
+    pub(crate) async fn status(&self) -> FleetStatus {
         let (status, body) = self.get("/status").await;
         assert_eq!(status, StatusCode::OK, "{body}");
         serde_json::from_value(body).expect("a status")
     }
 
-    pub async fn instance(&self, service: &str, slot: u32) -> Option<InstanceStatus> {
+    pub(crate) async fn instance(&self, service: &str, slot: u32) -> Option<InstanceStatus> {
         let status = self.status().await;
         let service = status
             .services
@@ -244,14 +242,14 @@ impl House {
             .find(|instance| instance.slot == slot)
     }
 
-    pub async fn state(&self, service: &str, slot: u32) -> Option<InstanceState> {
+    pub(crate) async fn state(&self, service: &str, slot: u32) -> Option<InstanceState> {
         self.instance(service, slot)
             .await
             .map(|instance| instance.state)
     }
 
     /// Waits until the instance is as wanted, and gives it.
-    pub async fn until(
+    pub(crate) async fn until(
         &self,
         service: &str,
         slot: u32,
@@ -271,14 +269,14 @@ impl House {
         found.unwrap_or_else(|_| panic!("{service}-{slot} did not come there: {last:#?}"))
     }
 
-    pub async fn until_running(&self, service: &str, slot: u32) -> InstanceStatus {
+    pub(crate) async fn until_running(&self, service: &str, slot: u32) -> InstanceStatus {
         self.until(service, slot, |instance| {
             instance.state == InstanceState::Running
         })
         .await
     }
 
-    pub async fn pid(&self, service: &str, slot: u32) -> u32 {
+    pub(crate) async fn pid(&self, service: &str, slot: u32) -> u32 {
         self.until_running(service, slot)
             .await
             .pid
@@ -287,7 +285,7 @@ impl House {
 }
 
 /// Waits until something is true.
-pub async fn eventually(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !is_true().await {
             sleep(LOOK).await;
@@ -296,20 +294,20 @@ pub async fn eventually(what: &str, mut is_true: impl AsyncFnMut() -> bool) {
     within(what, waiting).await;
 }
 
-pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(DEADLINE, future).await {
         Ok(value) => value,
         Err(_) => panic!("not within {DEADLINE:?}: {what}"),
     }
 }
 
-pub fn send(pid: u32, signal: rustix::process::Signal) {
+pub(crate) fn send(pid: u32, signal: rustix::process::Signal) {
     let pid = rustix::process::Pid::from_raw(pid.try_into().expect("a pid")).expect("a pid");
     rustix::process::kill_process(pid, signal).expect("it is there");
 }
 
 /// Whether a process is there and no zombie.
-pub fn lives(pid: u32) -> bool {
+pub(crate) fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')')
         .is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))

@@ -1,9 +1,8 @@
 //! The life of instances, with real processes under a real keeper.
 
-mod support;
-
 use std::time::Duration;
 
+use crate::support::{House, eventually, lives, send, shell};
 use alicia_contract::orchestrator::InstanceState::{
     Completed, Failed, Running, Starting, Stopped, Waiting,
 };
@@ -11,7 +10,6 @@ use alicia_orchestrator::Config;
 use axum::http::StatusCode;
 use rustix::process::Signal;
 use serde_json::json;
-use support::{House, eventually, lives, send, shell};
 
 #[tokio::test]
 async fn services_start_in_order_and_stop_in_reverse() {
@@ -22,7 +20,7 @@ async fn services_start_in_order_and_stop_in_reverse() {
              echo ready; while :; do sleep 0.02; done"
         ))
     };
-    let home = support::Home::new();
+    let home = crate::support::Home::new();
     std::fs::create_dir(home.path().join("run")).expect("it can be made");
     let ready = json!({ "log_line": { "contains": "ready" } });
     let services = json!({
@@ -51,10 +49,10 @@ async fn services_start_in_order_and_stop_in_reverse() {
         "stop db",
     ];
     assert_eq!(order, expected);
-    assert!(
-        support::keeper_pids(home.path()).is_empty(),
-        "the keeper is gone too"
-    );
+    eventually("the keeper is gone too", async || {
+        crate::support::keeper_pids(home.path()).is_empty()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -235,7 +233,7 @@ async fn scaling_and_a_changed_file_touch_only_what_they_must() {
 
 #[tokio::test]
 async fn an_instance_finds_its_environment_and_its_token() {
-    let home = support::Home::new();
+    let home = crate::support::Home::new();
     std::fs::write(home.path().join("some.env"), "FROM_FILE=file\n").expect("it can be written");
     let house = House::open(
         home.clone(),
@@ -325,7 +323,7 @@ async fn what_does_not_end_in_time_is_killed_when_the_house_closes() {
         stop_deadline: alicia_contract::Period::from_millis(300),
         ..Config::default()
     };
-    let home = support::Home::new();
+    let home = crate::support::Home::new();
     let script = "trap '' TERM; echo deaf; while :; do sleep 0.05; done";
     let services = json!({ "api": {
         "command": shell(script), "stop": { "grace": "10m" },

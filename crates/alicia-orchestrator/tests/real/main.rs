@@ -1,0 +1,13 @@
+//! The orchestrator with a real keeper, real processes, a real store and a real broker.
+
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "the helpers of these tests fail them, and say what is not tested"
+)]
+
+mod bus;
+mod life;
+mod rest;
+mod support;
+mod survival;
