@@ -5,9 +5,15 @@
     reason = "tests own their tasks and their clock; there is no context here"
 )]
 
+#[cfg(test)]
 mod containment;
+#[cfg(test)]
 mod fleet;
+#[cfg(test)]
 mod life;
+#[cfg(test)]
 mod output;
+#[cfg(test)]
 mod socket;
+#[cfg(test)]
 mod survival;
