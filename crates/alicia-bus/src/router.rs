@@ -286,3 +286,146 @@ fn plain(filter: &str) -> &str {
 fn answer(waiter: Waiter, result: Result<(), Error>) {
     drop(waiter.send(result));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Taken;
+    use rumqttc::v5::mqttbytes::QoS;
+    use rumqttc::v5::mqttbytes::v5::Publish;
+
+    struct Subscriber {
+        id: SinkId,
+        queue: Arc<Queue>,
+        made: oneshot::Receiver<Result<(), Error>>,
+    }
+
+    fn subscribe(router: &mut Router, filter: &str, except: &[&str]) -> Subscriber {
+        let queue = Arc::new(Queue::default());
+        let (waiter, made) = oneshot::channel();
+        let except = except.iter().map(|topic| (*topic).to_owned()).collect();
+        let id = router.add(filter, Arc::clone(&queue), except, waiter);
+        let id = id.expect("there is room");
+        Subscriber { id, queue, made }
+    }
+
+    fn deliver(router: &Router, topic: &str) {
+        let publish = Publish::new(topic, QoS::AtLeastOnce, "", None);
+        let delivery = Delivery::new(publish, 0.0).expect("the topic is UTF-8");
+        router.deliver(&Arc::new(delivery));
+    }
+
+    /// What waits in a closed queue, in words.
+    async fn heard(subscriber: &Subscriber) -> Vec<String> {
+        subscriber.queue.close();
+        let mut heard = Vec::new();
+        while let Some(taken) = subscriber.queue.next().await {
+            heard.push(match taken {
+                Taken::Delivery(delivery) => delivery.raw.topic.clone(),
+                Taken::Lagged(lost) => format!("lagged {lost}"),
+                Taken::Reconnected => "reconnected".to_owned(),
+            });
+        }
+        heard
+    }
+
+    fn subscribes(filter: &str) -> Vec<Change> {
+        vec![Change::Subscribe(filter.to_owned())]
+    }
+
+    #[tokio::test]
+    async fn messages_go_to_those_whose_filter_fits_and_who_mean_them() {
+        let mut router = Router::default();
+        let states = subscribe(&mut router, "p/+", &["p/register"]);
+        let all = subscribe(&mut router, "p/#", &[]);
+        let shared = subscribe(&mut router, "$share/group/p/a", &[]);
+        for topic in ["p/a", "p/register", "p/a/b", "q"] {
+            deliver(&router, topic);
+        }
+        assert_eq!(heard(&states).await, ["p/a"]);
+        assert_eq!(heard(&all).await, ["p/a", "p/register", "p/a/b"]);
+        assert_eq!(heard(&shared).await, ["p/a"]);
+    }
+
+    #[tokio::test]
+    async fn one_who_waited_is_answered_and_is_not_told_of_a_reconnection() {
+        let mut router = Router::default();
+        router.connected();
+        let mut subscriber = subscribe(&mut router, "a", &[]);
+        assert_eq!(router.changes(), subscribes("a"));
+        assert!(router.changes().is_empty(), "it is asked for twice");
+        assert!(subscriber.made.try_recv().is_err(), "answered too early");
+        router.answered("a", Ok(()));
+        assert!(matches!(subscriber.made.try_recv(), Ok(Ok(()))));
+        assert!(heard(&subscriber).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn after_a_break_all_is_asked_for_again_and_told() {
+        let mut router = Router::default();
+        let mut early = subscribe(&mut router, "a", &[]);
+        assert!(
+            matches!(early.made.try_recv(), Ok(Ok(()))),
+            "it waits for nothing"
+        );
+        router.connected();
+        assert_eq!(router.changes(), subscribes("a"));
+        router.answered("a", Ok(()));
+        router.disconnected();
+        assert_eq!(heard(&early).await, ["reconnected"]);
+        router.connected();
+        assert_eq!(router.changes(), subscribes("a"));
+        router.answered("a", Ok(()));
+        assert_eq!(heard(&early).await, ["reconnected"]);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_reaches_who_waits_and_is_remembered_until_the_filter_is_given_up() {
+        let mut router = Router::default();
+        router.connected();
+        let mut subscriber = subscribe(&mut router, "a", &[]);
+        router.changes();
+        router.answered("a", Err(Refusal::NotAllowed));
+        let answer = subscriber.made.try_recv();
+        assert!(matches!(answer, Ok(Err(Error::NotAllowed { .. }))));
+        assert_eq!(router.refused(), ["a"]);
+        router.remove("a", subscriber.id);
+        assert!(router.refused().is_empty());
+    }
+
+    #[test]
+    fn a_filter_is_unsubscribed_with_its_last_subscription_unless_it_is_wanted_again() {
+        let mut router = Router::default();
+        router.connected();
+        let one = subscribe(&mut router, "a", &[]);
+        let two = subscribe(&mut router, "a", &[]);
+        assert_eq!(router.changes(), subscribes("a"));
+        router.remove("a", one.id);
+        assert!(router.changes().is_empty());
+        router.remove("a", two.id);
+        assert_eq!(router.changes(), [Change::Unsubscribe("a".to_owned())]);
+        let three = subscribe(&mut router, "a", &[]);
+        router.remove("a", three.id);
+        let _four = subscribe(&mut router, "a", &[]);
+        assert_eq!(router.changes(), subscribes("a"));
+    }
+
+    #[test]
+    fn the_number_of_subscriptions_is_bounded_and_a_closed_router_takes_none() {
+        let mut router = Router::default();
+        let first = subscribe(&mut router, "0", &[]);
+        for n in 1..SUBSCRIPTIONS_MAX {
+            subscribe(&mut router, &n.to_string(), &[]);
+        }
+        let one_more = |router: &mut Router| {
+            let (waiter, _made) = oneshot::channel();
+            router.add("x", Arc::default(), Vec::new(), waiter)
+        };
+        let refused = one_more(&mut router);
+        assert!(matches!(refused, Err(Error::TooManySubscriptions { .. })));
+        router.remove("0", first.id);
+        assert!(one_more(&mut router).is_ok());
+        router.close();
+        assert!(matches!(one_more(&mut router), Err(Error::Closed)));
+    }
+}

@@ -9,7 +9,7 @@ use rumqttc::v5::mqttbytes::v5::{
     Filter, Packet, PingReq, PubAck, PubAckReason, Publish, PublishProperties, SubAck, Subscribe,
     SubscribeReasonCode, Unsubscribe,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::delivery::Delivery;
@@ -49,6 +49,7 @@ enum Pending {
 pub(crate) struct Session<'a> {
     shared: &'a Shared,
     address: BusAddress,
+    addresses: watch::Receiver<Option<BusAddress>>,
     wire: Wire,
     inflight: Inflight<Pending>,
     publishes: usize,
@@ -65,6 +66,7 @@ impl<'a> Session<'a> {
         let mut ping = tokio::time::interval(every);
         ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
+            addresses: shared.options.address.clone(),
             shared,
             address,
             inflight: Inflight::new(),
@@ -110,7 +112,6 @@ impl<'a> Session<'a> {
             self.publish(publication)?;
         }
         let takes_commands = self.may_publish();
-        let mut address = self.shared.options.address.clone();
         tokio::select! {
             () = self.shared.closing.cancelled() => return Ok(false),
             exchanged = self.wire.exchange() => {
@@ -123,7 +124,7 @@ impl<'a> Session<'a> {
             Some(publication) = commands.recv(), if takes_commands => self.publish(publication)?,
             () = self.shared.changed.notified() => {}
             _ = self.ping.tick() => self.ping()?,
-            _ = moved(&mut address, &self.address) => return Err(WireError::Moved),
+            _ = moved(&mut self.addresses, &self.address) => return Err(WireError::Moved),
         }
         Ok(true)
     }
@@ -285,9 +286,9 @@ impl<'a> Session<'a> {
 }
 
 /// Waits until the broker is somewhere else.
-async fn moved(address: &mut tokio::sync::watch::Receiver<Option<BusAddress>>, from: &BusAddress) {
+async fn moved(addresses: &mut watch::Receiver<Option<BusAddress>>, from: &BusAddress) {
     let is_elsewhere = |now: &Option<BusAddress>| now.as_ref().is_some_and(|now| now != from);
-    if address.wait_for(is_elsewhere).await.is_err() {
+    if addresses.wait_for(is_elsewhere).await.is_err() {
         // Nobody can change the address any more.
         std::future::pending::<()>().await;
     }
