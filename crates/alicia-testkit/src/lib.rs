@@ -1,5 +1,8 @@
 //! For tests only: a real bus, store and context for one module.
 
+#[cfg(feature = "house")]
+pub mod house;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -221,7 +224,7 @@ impl<M: Module> Running<M> {
 
     /// Waits until the module says that it is well.
     pub async fn is_well(&self) {
-        until("the module is well", || async {
+        until("the module is well", async || {
             self.module.health() == Health::Ok
         })
         .await;
@@ -252,7 +255,7 @@ impl<M: Module> Running<M> {
 ///
 /// # Panics
 /// When it does not within [`PATIENCE`].
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let waits = async {
         while !holds().await {
             tokio::time::sleep(LOOK_EVERY).await;

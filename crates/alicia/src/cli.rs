@@ -1,0 +1,390 @@
+//! What can be typed. The doc comments are the help.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs a fleet of services and agents on one machine, from one file, with one binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "alicia",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  alicia up                    run the fleet of ./alicia.yaml, or a small example fleet when there is none
+  alicia up -d                 the same in the background; returns when every service is ready or has failed
+  alicia ps                    what runs
+  alicia logs -f api           follow the output of a service
+  alicia bus sub 'alicia/#'    see everything that is said
+  alicia check                 look for faults in the file
+
+Exit codes: 0 done, 1 it failed, 2 the command line or the file is wrong, 3 no fleet runs."
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Global {
+    /// The file, or a directory of fragments. Default: ./alicia.yaml, else a built-in example fleet.
+    #[arg(short, long, global = true, env = "ALICIA_FILE", value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+    /// The data directory. Default: the file's `data`, else $XDG_STATE_HOME/alicia.
+    #[arg(long, global = true, env = "ALICIA_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The address of a running host. Default: found in the data directory.
+    #[arg(long, global = true, env = "ALICIA_API", value_name = "URL")]
+    pub(crate) api: Option<String>,
+    /// The key for it. Default: the admin key in the data directory.
+    #[arg(
+        long,
+        global = true,
+        env = "ALICIA_KEY",
+        value_name = "KEY",
+        hide_env_values = true
+    )]
+    pub(crate) key: Option<String>,
+    /// Write JSON instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Set a value of the file: `--set http.listen=127.0.0.1:4100`. May be given several times.
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+impl Global {
+    /// `--set a.b=c` as JSON pointers and values.
+    pub(crate) fn flags(&self) -> Vec<(String, String)> {
+        let pointer = |name: &str| name.split('.').map(|level| format!("/{level}")).collect();
+        let pair = |set: &String| {
+            let (name, value) = set.split_once('=').unwrap_or((set, ""));
+            (pointer(name), value.to_owned())
+        };
+        self.set.iter().map(pair).collect()
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write an alicia.yaml to start from.
+    Init(Init),
+    /// Run the fleet: in the foreground with a live table, or with -d in the background.
+    Up(Up),
+    /// End the fleet and the host.
+    Down(Down),
+    /// Show whether the host, its modules and the services work.
+    Status,
+    /// List the instances.
+    Ps,
+    /// Show the output of services.
+    Logs(Logs),
+    /// Start services that do not run.
+    Start(Targets),
+    /// Stop services.
+    Stop(Targets),
+    /// Stop services and start them again.
+    Restart(Targets),
+    /// Change the number of instances of a service.
+    Scale(Scale),
+    /// Show alerts.
+    Alerts(Alerts),
+    /// Take over a changed file.
+    Reload,
+    /// Speak and listen on the message bus.
+    #[command(subcommand)]
+    Bus(Bus),
+    /// Look for faults in the file, without a host.
+    Check(Check),
+    /// Look at this machine and say what is wrong and how to mend it.
+    Doctor,
+    /// Make, list and revoke API keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Write a new service that runs as it is.
+    #[command(subcommand)]
+    New(New),
+    /// Print the JSON Schema of alicia.yaml, for editors.
+    Schema,
+    /// Run single modules, for example against a bus on another broker.
+    Run(RunModules),
+    /// Print a link that signs a browser in, once.
+    Open,
+    /// Print completions for a shell.
+    Completions(Completions),
+    /// The process that holds the services; started by `up`.
+    #[command(hide = true)]
+    Keeper(Keeper),
+    /// A service of the built-in example fleet.
+    #[command(hide = true)]
+    Example(Example),
+    /// Write the OpenAPI document.
+    #[command(hide = true)]
+    Openapi,
+}
+
+/// `alicia init`
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// Replace a file that is there.
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// `alicia up`
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "Examples:
+  alicia up                 everything
+  alicia up api worker      these, and what they need
+  alicia up --profile dev   and the services of a profile
+  alicia up -d && alicia ps")]
+pub(crate) struct Up {
+    /// Services or groups; with what they need. Default: all.
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Run in the background; return when every service is ready or has failed.
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Start the services of this profile too.
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) profile: Vec<String>,
+    /// How long -d waits, for example 2m.
+    #[arg(long, default_value = "2m", value_name = "PERIOD")]
+    pub(crate) wait: alicia_contract::Period,
+    /// Write the log instead of a table.
+    #[arg(long)]
+    pub(crate) no_table: bool,
+    /// This process is the one in the background.
+    #[arg(long, hide = true)]
+    pub(crate) background: bool,
+}
+
+/// `alicia down`
+#[derive(Debug, Args)]
+pub(crate) struct Down {
+    /// End the host only; the services go on, and the next `up` takes them over.
+    #[arg(long)]
+    pub(crate) keep_services: bool,
+}
+
+/// `alicia logs`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alicia logs api
+  alicia logs -f --since 10m --grep error api")]
+pub(crate) struct Logs {
+    /// Services; default: all.
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Go on with what comes.
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many lines at first.
+    #[arg(short = 'n', long, default_value_t = 100, value_name = "LINES")]
+    pub(crate) tail: u32,
+    /// Only lines of this last time, for example 10m.
+    #[arg(long, value_name = "PERIOD")]
+    pub(crate) since: Option<alicia_contract::Period>,
+    /// Only lines that contain this text.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) grep: Option<String>,
+}
+
+/// Services or groups.
+#[derive(Debug, Args)]
+pub(crate) struct Targets {
+    /// Services or groups; default: all.
+    #[arg(value_name = "SERVICE")]
+    pub(crate) services: Vec<String>,
+    /// Return at once instead of waiting until it is done.
+    #[arg(long)]
+    pub(crate) no_wait: bool,
+}
+
+/// `alicia scale`
+#[derive(Debug, Args)]
+pub(crate) struct Scale {
+    /// The service.
+    pub(crate) service: String,
+    /// How many instances.
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=1000))]
+    pub(crate) instances: u32,
+}
+
+/// `alicia alerts`
+#[derive(Debug, Args)]
+pub(crate) struct Alerts {
+    /// Also those that are over.
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
+/// `alicia bus`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bus {
+    /// Publish a message.
+    Pub(BusPub),
+    /// Show messages as they come.
+    #[command(after_help = "Examples:
+  alicia bus sub 'alicia/#'
+  alicia bus sub alicia/system/health/monitor/alerts --count 1 --json")]
+    Sub(BusSub),
+    /// Print the AsyncAPI document of every topic and message.
+    Schema,
+}
+
+/// `alicia bus pub`
+#[derive(Debug, Args)]
+pub(crate) struct BusPub {
+    /// The topic.
+    pub(crate) topic: String,
+    /// The payload, JSON or text; `-` reads it from standard input.
+    pub(crate) payload: String,
+    /// Keep it for late comers.
+    #[arg(short, long)]
+    pub(crate) retain: bool,
+    /// Quality of service: 0, 1 or 2.
+    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=2))]
+    pub(crate) qos: u8,
+    /// Send the payload as it is, without an envelope.
+    #[arg(long)]
+    pub(crate) bare: bool,
+}
+
+/// `alicia bus sub`
+#[derive(Debug, Args)]
+pub(crate) struct BusSub {
+    /// Filters; default: everything under the prefix.
+    #[arg(value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// End after this many messages.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+    /// End after this time without a message, for example 5s.
+    #[arg(short, long, value_name = "PERIOD")]
+    pub(crate) wait: Option<alicia_contract::Period>,
+    /// Only what is retained now; then end.
+    #[arg(long)]
+    pub(crate) retained: bool,
+    /// Not what is retained.
+    #[arg(long, conflicts_with = "retained")]
+    pub(crate) no_retained: bool,
+}
+
+/// `alicia check`
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// Look at this machine too: programs, directories, ports.
+    #[arg(long)]
+    pub(crate) here: bool,
+}
+
+/// `alicia key`
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key; it is shown once.
+    Create(KeyCreate),
+    /// List the keys, without their secrets.
+    List,
+    /// Revoke a key.
+    Revoke {
+        /// The name of the key.
+        name: String,
+    },
+}
+
+/// `alicia key create`
+#[derive(Debug, Args)]
+pub(crate) struct KeyCreate {
+    /// Its name; also the user name on the bus.
+    pub(crate) name: String,
+    /// What it may do.
+    #[arg(long, default_value = "read")]
+    pub(crate) scope: ScopeName,
+    /// Days until it ends.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    pub(crate) expires_days: Option<u32>,
+}
+
+/// The name of a scope.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum ScopeName {
+    /// Look at everything.
+    Read,
+    /// And start, stop, restart, scale.
+    Operate,
+    /// And all else.
+    Admin,
+}
+
+/// `alicia new`
+#[derive(Debug, Subcommand)]
+pub(crate) enum New {
+    /// A service on the client library, complete: code, test, Dockerfile, entry in alicia.yaml.
+    Service(NewService),
+}
+
+/// `alicia new service`
+#[derive(Debug, Args)]
+pub(crate) struct NewService {
+    /// Its name: a-z, 0-9 and -.
+    pub(crate) name: String,
+    /// The language.
+    #[arg(long)]
+    pub(crate) lang: Language,
+    /// For Rust: the directory of Alicia's source, in which crates/alicia-sdk lies.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) sdk: Option<PathBuf>,
+}
+
+/// A language of the client library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    /// Python 3.9 or newer.
+    Python,
+    /// Rust.
+    Rust,
+}
+
+/// `alicia run`
+#[derive(Debug, Args)]
+pub(crate) struct RunModules {
+    /// The modules.
+    #[arg(required = true, value_name = "MODULE")]
+    pub(crate) modules: Vec<String>,
+    /// The bus, for example mqtt://127.0.0.1:1883. Default: that of the file, or of the host that runs.
+    #[arg(long, value_name = "URL")]
+    pub(crate) bus: Option<String>,
+    /// Where its routes listen.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    pub(crate) listen: String,
+}
+
+/// `alicia completions`
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `alicia keeper`
+#[derive(Debug, Args)]
+pub(crate) struct Keeper {
+    /// What the keeper understands; see `alicia_keeper::Options::parse`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) arguments: Vec<OsString>,
+}
+
+/// `alicia example`
+#[derive(Debug, Args)]
+pub(crate) struct Example {
+    /// Which one.
+    pub(crate) name: String,
+}

@@ -1,0 +1,75 @@
+//! A file per command, or per family of commands.
+
+mod act;
+mod bus;
+mod check;
+mod completions;
+mod doctor;
+mod down;
+mod example;
+mod init;
+mod keeper;
+mod key;
+mod logs;
+mod new;
+mod ps;
+mod run;
+mod status;
+mod up;
+mod write;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::cli::{Cli, Command};
+use crate::failure::Outcome;
+use crate::modules::MODULES;
+
+/// Carries out what was typed.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    let Cli { global, command } = cli;
+    match command {
+        // These come first: the keeper must not have a runtime, and the host wants one of its own kind.
+        Command::Keeper(keeper) => keeper::run(keeper),
+        Command::Up(up) => up::run(&global, &up),
+        Command::Run(run) => run::run(&global, &run),
+        Command::Check(check) => check::run(&global, &check),
+        Command::Schema => print_json(&alicia_host::schema(MODULES)),
+        Command::Openapi => print_json(&alicia_host::http::openapi(MODULES)),
+        Command::Completions(completions) => completions::run(&completions),
+        Command::Init(init) => init::run(&global, &init),
+        Command::New(new) => new::run(&global, &new),
+        Command::Down(down) => wait_for(down::run(&global, &down)),
+        Command::Status => wait_for(status::run(&global)),
+        Command::Alerts(alerts) => wait_for(status::alerts(&global, &alerts)),
+        Command::Ps => wait_for(ps::run(&global)),
+        Command::Logs(logs) => wait_for(logs::run(&global, &logs)),
+        Command::Start(targets) => wait_for(act::run(&global, act::Action::Start, &targets)),
+        Command::Stop(targets) => wait_for(act::run(&global, act::Action::Stop, &targets)),
+        Command::Restart(targets) => wait_for(act::run(&global, act::Action::Restart, &targets)),
+        Command::Scale(scale) => wait_for(act::scale(&global, &scale)),
+        Command::Reload => wait_for(act::reload(&global)),
+        Command::Bus(bus) => wait_for(bus::run(&global, &bus)),
+        Command::Doctor => wait_for(doctor::run(&global)),
+        Command::Key(key) => wait_for(key::run(&global, &key)),
+        Command::Open => wait_for(key::open(&global)),
+        Command::Example(example) => wait_for(example::run(&example)),
+    }
+}
+
+/// Runs a command that talks to others.
+fn wait_for(command: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(command)
+}
+
+/// Prints a document.
+fn print_json(document: &serde_json::Value) -> Outcome {
+    println!("{}", serde_json::to_string_pretty(document)?);
+    Ok(ExitCode::SUCCESS)
+}

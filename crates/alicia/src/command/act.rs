@@ -1,0 +1,84 @@
+//! `alicia start`, `stop`, `restart`, `scale`, `reload`: what changes a running fleet.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use alicia_contract::orchestrator::FleetAnswer;
+use serde_json::{Value, json};
+
+use crate::api::{ApiClient, quoted};
+use crate::cli::{Global, Scale, Targets};
+use crate::failure::Outcome;
+use crate::show;
+
+/// How long the host may take to say that it is done; it says what is still open then.
+const WAIT: &str = "25s";
+
+/// What is done to services.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Action {
+    Start,
+    Stop,
+    Restart,
+}
+
+impl Action {
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Restart => "restart",
+        }
+    }
+}
+
+pub(super) async fn run(global: &Global, action: Action, targets: &Targets) -> Outcome {
+    let api = ApiClient::find(global)?;
+    let mut query: Vec<String> = targets
+        .services
+        .iter()
+        .map(|service| format!("service={}", quoted(service)))
+        .collect();
+    if !targets.no_wait {
+        query.push(format!("wait={WAIT}"));
+    }
+    let path = format!("/api/orchestrator/{}?{}", action.verb(), query.join("&"));
+    told(global, &api.post(&path, &json!({})).await?)
+}
+
+pub(super) async fn scale(global: &Global, scale: &Scale) -> Outcome {
+    let api = ApiClient::find(global)?;
+    let path = format!(
+        "/api/orchestrator/scale/{}?wait={WAIT}",
+        quoted(&scale.service)
+    );
+    told(
+        global,
+        &api.post(&path, &json!({ "instances": scale.instances }))
+            .await?,
+    )
+}
+
+fn told(global: &Global, answer: &FleetAnswer) -> Outcome {
+    if global.json {
+        show::json(answer)?;
+    } else {
+        println!("{}", answer.detail);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn reload(global: &Global) -> Outcome {
+    let api = ApiClient::find(global)?;
+    let answer: Value = api.post("/api/host/reload", &json!({})).await?;
+    if global.json {
+        show::json(&answer)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let modules: BTreeMap<String, String> = serde_json::from_value(answer["modules"].clone())?;
+    println!("the file was read again; services that changed are being updated");
+    for (module, outcome) in modules {
+        println!("  {module}: {outcome}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,44 @@
+//! `alicia down`: ends the fleet and the host.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::api::ApiClient;
+use crate::cli::{Down, Global};
+use crate::failure::{EXIT_FAILED, Outcome};
+use crate::place;
+
+/// The services have their grace periods; after this the host is stuck and somebody should look.
+const END_TIMEOUT: Duration = Duration::from_secs(180);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+pub(super) async fn run(global: &Global, down: &Down) -> Outcome {
+    let paths = place::paths(global)?;
+    let api = ApiClient::find(global)?;
+    let stop = json!({ "leave_running": down.keep_services });
+    let answer: Value = api.post("/api/host/stop", &stop).await?;
+    if !global.json {
+        println!("{}", answer["detail"].as_str().unwrap_or_default());
+    }
+    if global.api.is_some() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let ended = tokio::time::timeout(END_TIMEOUT, async {
+        while place::running_host(&paths).is_some() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    });
+    if ended.await.is_err() {
+        eprintln!(
+            "the host has not ended after {} s; see `alicia logs` and host.log",
+            END_TIMEOUT.as_secs()
+        );
+        return Ok(ExitCode::from(EXIT_FAILED));
+    }
+    if !global.json {
+        println!("ended");
+    }
+    Ok(ExitCode::SUCCESS)
+}

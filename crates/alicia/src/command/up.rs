@@ -1,0 +1,124 @@
+//! `alicia up`: the fleet in the foreground with a live table, or in the background.
+
+mod background;
+mod settle;
+mod table;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use alicia_host::{Host, HostHandle, HostOptions, Loaded};
+use alicia_identity::Identity;
+use alicia_module::{Clock, Paths};
+use anyhow::Context as _;
+use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::ApiClient;
+use crate::cli::{Global, Up};
+use crate::error_pages::ERROR_PAGES;
+use crate::failure::{EXIT_FAILED, Outcome};
+use crate::log;
+use crate::modules::MODULES;
+use crate::place::{self, FleetFile};
+
+/// How `alicia` itself is called on the modules' own routes: with every right, as it is the same process.
+const OWN_NAME: &str = "command-line";
+
+pub(super) fn run(global: &Global, up: &Up) -> Outcome {
+    let loaded = place::load_file(global)?;
+    let paths = Paths::new(place::data_directory(global, Some(&loaded))?, &loaded.base);
+    if !up.background && place::running_host(&paths).is_some() {
+        return super::wait_for(settle::join(global, up));
+    }
+    if up.detach {
+        return super::wait_for(background::run(global, up, &paths));
+    }
+    let has_table = !up.background && !up.no_table && std::io::stdout().is_terminal();
+    if has_table {
+        log::start_in_file(&loaded.settings.log, &paths.host_log())?;
+    } else {
+        log::start(&loaded.settings.log);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(host(global, up, loaded, &paths, has_table))
+}
+
+/// The life of the host.
+async fn host(global: &Global, up: &Up, loaded: Loaded, paths: &Paths, has_table: bool) -> Outcome {
+    let host = Host::start(HostOptions {
+        modules: MODULES,
+        loaded: select(loaded, up),
+        data: paths.data().to_owned(),
+        program: place::program()?,
+        reread: rereader(global.clone(), up.clone()),
+        error_pages: ERROR_PAGES,
+        clock: Clock::system(),
+        alone: None,
+    })
+    .await?;
+    let token = host
+        .identity()
+        .issue_token(&Identity::Module(OWN_NAME.to_owned()));
+    let own = ApiClient::new(format!("http://{}", host.api()), Some(token));
+    if !up.background {
+        table::greet(&host, paths)?;
+    }
+    let handle = host.handle();
+    tokio::select! {
+        () = host.run() => Ok(ExitCode::SUCCESS),
+        () = obey_signals(&handle, up.background) => Ok(ExitCode::from(EXIT_FAILED)),
+        () = table::show(&own, has_table) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// `up api worker --profile dev`: the orchestrator starts these first.
+fn select(mut loaded: Loaded, up: &Up) -> Loaded {
+    if !up.services.is_empty() {
+        loaded.set("orchestrator", "only", json!(up.services));
+    }
+    if !up.profile.is_empty() {
+        loaded.set("orchestrator", "profiles", json!(up.profile));
+    }
+    loaded
+}
+
+type Reread = Box<dyn Fn() -> Result<Loaded, Vec<alicia_file::Fault>> + Send + Sync>;
+
+fn rereader(global: Global, up: Up) -> Reread {
+    let file = FleetFile::find(&global);
+    Box::new(move || Ok(select(file.load(&global)?, &up)))
+}
+
+/// Control-C and SIGTERM end the fleet and then the host; a second one ends the host at once and leaves the
+/// services to the keeper, from which the next `up` takes them over. SIGHUP reads the file again.
+pub(super) async fn obey_signals(handle: &HostHandle, in_background: bool) {
+    let stream = |kind| signal(kind).expect("the runtime hears signals");
+    let mut interrupt = stream(SignalKind::interrupt());
+    let mut terminate = stream(SignalKind::terminate());
+    let mut hang_up = stream(SignalKind::hangup());
+    let mut is_ending = false;
+    loop {
+        tokio::select! {
+            _ = hang_up.recv() => {
+                handle.reload().await;
+                continue;
+            }
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if is_ending {
+            return;
+        }
+        is_ending = true;
+        if !in_background {
+            eprintln!(
+                "\nending the fleet; once more to end at once and leave the services running"
+            );
+        }
+        handle.stop(false).await;
+    }
+}

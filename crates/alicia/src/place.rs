@@ -1,0 +1,149 @@
+//! Which file, which data directory, which host: found in the same way by every command.
+
+use std::path::{Path, PathBuf};
+
+use alicia_contract::platform::HostFile;
+use alicia_file::{Fault, Sources};
+use alicia_host::{Loaded, load};
+use alicia_module::Paths;
+use anyhow::Context as _;
+
+use crate::cli::Global;
+use crate::failure::{Failure, Outcome};
+use crate::modules::MODULES;
+
+/// The fleet that runs when there is no file: small services that need nothing else.
+pub(crate) const HOME_FLEET: &str = include_str!("home.yaml");
+
+/// How faults name the built-in fleet.
+const HOME_FLEET_NAME: &str = "(built-in example)";
+
+/// Variables that start with `ALICIA_` and are no settings of the file.
+const NOT_SETTINGS: &[&str] = &[
+    "ALICIA_FILE",
+    "ALICIA_DATA",
+    "ALICIA_API",
+    "ALICIA_API_URL",
+    "ALICIA_KEY",
+    "ALICIA_SERVICE",
+    "ALICIA_INSTANCE",
+    "ALICIA_SLOT",
+    "ALICIA_EPOCH",
+    "ALICIA_MQTT_*",
+    "ALICIA_TOKEN_FILE",
+    "ALICIA_TOPIC_PREFIX",
+    "ALICIA_REQUIRE_ALL",
+];
+
+/// Where the fleet is described.
+#[derive(Debug, Clone)]
+pub(crate) enum FleetFile {
+    /// A file, or a directory of fragments.
+    Path(PathBuf),
+    /// The built-in example.
+    Home,
+}
+
+impl FleetFile {
+    /// `--file`, else `$ALICIA_FILE` (clap reads it), else `./alicia.yaml`, else the built-in example.
+    pub(crate) fn find(global: &Global) -> Self {
+        let beside = || Some(PathBuf::from("alicia.yaml")).filter(|path| path.exists());
+        global
+            .file
+            .clone()
+            .or_else(beside)
+            .map_or(Self::Home, Self::Path)
+    }
+
+    /// Reads and checks the file.
+    pub(crate) fn load(&self, global: &Global) -> Result<Loaded, Vec<Fault>> {
+        let mut sources = Sources::new();
+        let base = match self {
+            Self::Path(path) => {
+                sources = sources.path(path)?;
+                directory_of(path)
+            }
+            Self::Home => {
+                sources = sources.file(HOME_FLEET_NAME, HOME_FLEET);
+                std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
+            }
+        };
+        let sources = sources
+            .environment(std::env::vars(), NOT_SETTINGS)
+            .flags(global.flags());
+        load(sources, &base, MODULES)
+    }
+}
+
+/// The absolute directory in which a file lies; a directory of fragments is its own.
+fn directory_of(path: &Path) -> PathBuf {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let directory = if path.is_dir() {
+        Some(path.as_path())
+    } else {
+        path.parent()
+    };
+    directory.map_or_else(|| PathBuf::from("/"), Path::to_owned)
+}
+
+/// Reads and checks the file that these options mean.
+pub(crate) fn load_file(global: &Global) -> Outcome<Loaded> {
+    FleetFile::find(global)
+        .load(global)
+        .map_err(|faults| Failure::Faults {
+            faults,
+            json: global.json,
+        })
+}
+
+/// The data directory: `--data`, else `$ALICIA_DATA` (clap reads it), else the file's `data:`, else
+/// `$XDG_STATE_HOME/alicia`, else `~/.local/state/alicia`.
+pub(crate) fn data_directory(global: &Global, loaded: Option<&Loaded>) -> Outcome<PathBuf> {
+    let of_file = || Some(loaded?.base.join(loaded?.settings.data.as_ref()?));
+    let of_user = || {
+        let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
+        state
+            .filter(|path| path.is_absolute())
+            .or_else(home)
+            .map(|state| state.join("alicia"))
+    };
+    let directory = global
+        .data
+        .clone()
+        .or_else(of_file)
+        .or_else(of_user)
+        .ok_or_else(|| {
+            Failure::Usage(
+                "there is no $HOME to keep data in: name a directory with --data DIR".to_owned(),
+            )
+        })?;
+    Ok(std::path::absolute(directory)?)
+}
+
+/// Where things lie, for commands that talk to a host. A faulty file must not keep one from asking the host
+/// that runs, so that only `data:` is of interest here.
+pub(crate) fn paths(global: &Global) -> Outcome<Paths> {
+    let loaded = if global.data.is_some() {
+        None
+    } else {
+        FleetFile::find(global).load(global).ok()
+    };
+    let data = data_directory(global, loaded.as_ref())?;
+    Ok(Paths::new(data, "."))
+}
+
+/// The host that runs on a data directory, as it wrote itself down; `None` when there is none.
+pub(crate) fn running_host(paths: &Paths) -> Option<HostFile> {
+    let text = std::fs::read(paths.host_file()).ok()?;
+    let host: HostFile = serde_json::from_slice(&text).ok()?;
+    let pid = rustix::process::Pid::from_raw(i32::try_from(host.pid).ok()?)?;
+    rustix::process::test_kill_process(pid)
+        .is_ok()
+        .then_some(host)
+}
+
+/// The program file of this very process.
+pub(crate) fn program() -> Outcome<PathBuf> {
+    Ok(std::env::current_exe().context("find the program file of alicia")?)
+}

@@ -1,0 +1,265 @@
+//! How things are shown: tables, times, sizes. Colour only on a terminal.
+
+use std::fmt::Write as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alicia_contract::health::HealthState;
+use alicia_contract::orchestrator::{InstanceState, ProcessRow};
+use anstyle::{AnsiColor, Style};
+use serde::Serialize;
+
+use crate::failure::Outcome;
+
+/// A table of text, as wide as its content.
+#[derive(Debug)]
+pub(crate) struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these headings.
+    pub(crate) fn new(headings: &[&str]) -> Self {
+        Self {
+            rows: vec![
+                headings
+                    .iter()
+                    .map(|heading| (*heading).to_owned())
+                    .collect(),
+            ],
+        }
+    }
+
+    /// Adds a row. Cells may hold colour.
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The table as text, a line per row.
+    pub(crate) fn text(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or_default();
+        let width = |column| {
+            let cells = self
+                .rows
+                .iter()
+                .filter_map(|row| row.get(column).map(String::as_str));
+            cells.map(visible_chars).max().unwrap_or_default()
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let last = row.len().saturating_sub(1);
+            for (at, (cell, width)) in row.iter().zip(&widths).enumerate() {
+                text.push_str(cell);
+                if at != last {
+                    text.extend(std::iter::repeat_n(' ', width + 2 - visible_chars(cell)));
+                }
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Prints it.
+    pub(crate) fn print(&self) {
+        anstream::print!("{}", self.text());
+    }
+}
+
+/// The characters that take a place on the screen: not those of colour.
+fn visible_chars(cell: &str) -> usize {
+    anstream::adapter::strip_str(cell)
+        .to_string()
+        .chars()
+        .count()
+}
+
+/// The table of `alicia ps`.
+pub(crate) fn processes(rows: &[ProcessRow], now: f64) -> Table {
+    let mut table = Table::new(&[
+        "INSTANCE",
+        "STATE",
+        "SINCE",
+        "PID",
+        "RESTARTS",
+        "CPU",
+        "MEMORY",
+        "HEALTH",
+        "LAST EXIT",
+    ]);
+    for row in rows {
+        table.row([
+            row.instance.clone(),
+            coloured(state_name(row.state), state_colour(row.state)),
+            span((now - row.since).max(0.0)),
+            row.pid.map_or_else(dash, |pid| pid.to_string()),
+            row.restarts.to_string(),
+            row.cpu
+                .map_or_else(dash, |cores| format!("{:.1}%", cores * 100.0)),
+            row.memory_bytes.map_or_else(dash, bytes),
+            row.health.map_or_else(dash, |health| {
+                coloured(health_name(health), health_colour(health))
+            }),
+            row.exit.as_ref().map_or_else(String::new, |exit| {
+                format!("{} ({} ago)", exit.cause, span((now - exit.at).max(0.0)))
+            }),
+        ]);
+    }
+    table
+}
+
+fn dash() -> String {
+    "-".to_owned()
+}
+
+fn coloured(text: &str, colour: AnsiColor) -> String {
+    let style = Style::new().fg_color(Some(colour.into()));
+    format!("{style}{text}{style:#}")
+}
+
+/// The name of a state, as in JSON.
+pub(crate) fn state_name(state: InstanceState) -> &'static str {
+    match state {
+        InstanceState::Waiting => "waiting",
+        InstanceState::Starting => "starting",
+        InstanceState::Running => "running",
+        InstanceState::Backoff => "backoff",
+        InstanceState::Stopping => "stopping",
+        InstanceState::Stopped => "stopped",
+        InstanceState::Completed => "completed",
+        InstanceState::Failed => "failed",
+    }
+}
+
+fn state_colour(state: InstanceState) -> AnsiColor {
+    match state {
+        InstanceState::Running | InstanceState::Completed => AnsiColor::Green,
+        InstanceState::Waiting | InstanceState::Starting | InstanceState::Stopping => {
+            AnsiColor::Cyan
+        }
+        InstanceState::Backoff => AnsiColor::Yellow,
+        InstanceState::Failed => AnsiColor::Red,
+        InstanceState::Stopped => AnsiColor::BrightBlack,
+    }
+}
+
+fn health_name(health: HealthState) -> &'static str {
+    match health {
+        HealthState::Healthy => "healthy",
+        HealthState::Starting => "starting",
+        HealthState::Degraded => "degraded",
+        HealthState::Unhealthy => "unhealthy",
+        HealthState::Down => "down",
+        HealthState::Unknown => "unknown",
+    }
+}
+
+fn health_colour(health: HealthState) -> AnsiColor {
+    match health {
+        HealthState::Healthy => AnsiColor::Green,
+        HealthState::Starting => AnsiColor::Cyan,
+        HealthState::Degraded => AnsiColor::Yellow,
+        HealthState::Unhealthy | HealthState::Down => AnsiColor::Red,
+        HealthState::Unknown => AnsiColor::BrightBlack,
+    }
+}
+
+/// The wall time in Unix seconds.
+pub(crate) fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
+}
+
+/// A length of time in its two largest units: `3d 4h`, `5m 2s`, `12s`.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds are shown whole and not negative"
+)]
+pub(crate) fn span(seconds: f64) -> String {
+    let whole = seconds.max(0.0) as u64;
+    let (days, hours, minutes, rest) = (
+        whole / 86_400,
+        whole / 3_600 % 24,
+        whole / 60 % 60,
+        whole % 60,
+    );
+    let mut text = String::new();
+    let written = match (days, hours, minutes) {
+        (0, 0, 0) => write!(text, "{rest}s"),
+        (0, 0, _) => write!(text, "{minutes}m {rest}s"),
+        (0, ..) => write!(text, "{hours}h {minutes}m"),
+        _ => write!(text, "{days}d {hours}h"),
+    };
+    written.expect("writing to a String cannot fail");
+    text
+}
+
+/// A point in time, local.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "whole milliseconds are shown"
+)]
+pub(crate) fn time(unix: f64) -> String {
+    match jiff::Timestamp::from_millisecond((unix * 1e3) as i64) {
+        Ok(at) => at
+            .to_zoned(jiff::tz::TimeZone::system())
+            .strftime("%Y-%m-%d %H:%M:%S")
+            .to_string(),
+        Err(_) => dash(),
+    }
+}
+
+/// A number of bytes in the largest unit that leaves a whole digit.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "one digit after the point is shown"
+)]
+pub(crate) fn bytes(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1_024.0 && unit + 1 < units.len() {
+        value /= 1_024.0;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{bytes}B")
+    } else {
+        format!("{value:.1}{}", units[unit])
+    }
+}
+
+/// Prints a value as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Outcome<()> {
+    println!("{}", serde_json::to_string_pretty(value)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_and_sizes_are_short() {
+        let check = |seconds: f64, text: &str| assert_eq!(span(seconds), text);
+        check(0.4, "0s");
+        check(62.0, "1m 2s");
+        check(3_600.0, "1h 0m");
+        check(90_000.0, "1d 1h");
+        check(-3.0, "0s");
+        assert_eq!(bytes(1_023), "1023B");
+        assert_eq!(bytes(1_536), "1.5KiB");
+        assert_eq!(bytes(u64::MAX), "16777216.0TiB");
+    }
+
+    #[test]
+    fn columns_line_up_with_and_without_colour() {
+        let mut table = Table::new(&["A", "B"]);
+        table.row([coloured("long", AnsiColor::Red), "x".into()]);
+        table.row(["s".into(), "y".into()]);
+        let plain = anstream::adapter::strip_str(&table.text()).to_string();
+        assert_eq!(plain, "A     B\nlong  x\ns     y\n");
+    }
+}
