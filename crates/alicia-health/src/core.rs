@@ -379,11 +379,11 @@ impl Monitor {
         let Some(slot) = slot.filter(|slot| slot.instance.as_ref() == Some(&tried.instance)) else {
             return;
         };
-        let check = slot
-            .checks
+        let checks = &mut slot.checks;
+        let check = checks
             .entry(tried.check)
-            .or_insert_with(|| Check::new(now));
-        check.count(tried.result, rise, fall, now);
+            .or_insert_with(|| Check::new(rise, fall, now));
+        check.count(tried.result, now);
         self.look(&tried.service, now, actions);
     }
 
@@ -465,7 +465,7 @@ impl Monitor {
 
     /// The nearest service that this one depends on, directly or not, that does not work, or did not a
     /// moment ago: those that depend on it need as long as any alert to settle.
-    fn root_of(&self, service: &ServiceName, now: Now) -> Option<ServiceName> {
+    pub(crate) fn root_of(&self, service: &ServiceName, now: Now) -> Option<ServiceName> {
         let lately = |bad: Duration| now.mono.saturating_sub(bad) < self.settings.stable_after;
         let is_root = |watch: &Watch| watch.bad_last.is_some_and(lately);
         let mut seen = vec![service];

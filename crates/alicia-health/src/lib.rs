@@ -1,11 +1,27 @@
 //! Watches services and raises alerts.
 //!
-//! [`core`] judges, purely, from what the orchestrator, heartbeats and probes say. The shell around it
-//! hears the bus, runs the probes, keeps alerts in the store and tells them.
+//! [`core`] judges, purely, from what the orchestrator, heartbeats and probes say. The shell around it hears
+//! the bus, runs the probes, keeps alerts in the store and tells them.
 //!
-//! Reading order: [`core`] (and in it `watch`, `judge`, `conditions`, `alerts`), [`heartbeat`], the shell.
+//! Reading order: [`core`] (in it `watch`, `judge`, `conditions`, `alerts`), [`heartbeat`]; then the shell:
+//! `module`, `actor`, `hear` (what comes from the bus), `prober`, `archive` (alerts on disk and on the bus),
+//! `status` (the picture), `routes`, `store`.
 
 pub mod core;
 pub mod heartbeat;
 
+mod module;
+
+mod actor;
+mod archive;
+mod hear;
+mod prober;
+mod routes;
+mod status;
+mod store;
+
+mod config;
 mod suggest;
+
+pub use config::Config;
+pub use module::HealthModule;

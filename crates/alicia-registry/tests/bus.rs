@@ -91,7 +91,7 @@ impl View {
 
     async fn becomes(&self, service: &str, wanted: &[Presence]) {
         let what = format!("{service} is {wanted:?}");
-        until(&what, || async { self.presences(service) == wanted }).await;
+        until(&what, async || self.presences(service) == wanted).await;
     }
 }
 
@@ -221,7 +221,7 @@ async fn who_wants_an_answer_is_told_why_not() {
     };
     robot.publish(UNREGISTER, &[], &gone).await.expect("sent");
     let entry = format!("/agents/{}", id(1));
-    until("it left", || async {
+    until("it left", async || {
         registry.admin("GET", &entry, &Value::Null).await.1["presence"] == "gone"
     })
     .await;
@@ -323,7 +323,7 @@ async fn on_a_hostile_bus_the_view_ends_up_true() {
     }
     let last = picture(99, vec![slot(31, InstanceState::Running)]);
     orchestrator.set(STATUS, &[], &last).await.expect("set");
-    until("only the last run is there", || async {
+    until("only the last run is there", async || {
         let (_, found) = registry.admin("GET", "/services/web", &Value::Null).await;
         let instances = found["instances"].as_array().cloned().unwrap_or_default();
         instances.len() == 1 && instances[0]["instance"] == json!(id(31))

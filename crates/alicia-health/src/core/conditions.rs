@@ -108,10 +108,10 @@ pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Conditio
         found.dedup_by(|a, b| a.key == b.key);
     }
     let given_up = found.iter().any(|found| found.key.rule == Rule::CrashLoop);
-    let told = found
-        .iter()
-        .any(|found| found.key.rule == Rule::HeartbeatLost && found.active);
-    if !given_up && !(told && watch.slots.is_empty()) {
+    // Without a slot, heartbeats are all there is: that they are lost says it already.
+    let lost = |found: &Condition| found.key.rule == Rule::HeartbeatLost && found.active;
+    let told = watch.slots.is_empty() && found.iter().any(lost);
+    if !given_up && !told {
         found.extend(service_down(watch, down_after, now));
     }
     found

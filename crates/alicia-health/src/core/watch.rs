@@ -10,6 +10,7 @@ use alicia_contract::orchestrator::{
     Exit, InstanceState, InstanceStatus, ServiceStatus, Transition,
 };
 use alicia_contract::unit::UnixSeconds;
+use alicia_probe::{Threshold, Verdict};
 
 use super::Now;
 use super::flap::Flap;
@@ -104,8 +105,7 @@ pub struct Check {
     pub at: UnixSeconds,
     /// How often the verdict turned bad; tells occurrences apart.
     pub falls: u32,
-    /// Tries in a row against the verdict.
-    streak: u32,
+    threshold: Threshold,
     /// As [`Slot::fresh`].
     pub fresh: bool,
 }
@@ -457,7 +457,8 @@ pub struct Try {
 }
 
 impl Check {
-    pub(crate) fn new(now: Now) -> Self {
+    /// No verdict yet. It turns after `rise` successes or `fall` failures in a row.
+    pub(crate) fn new(rise: u32, fall: u32, now: Now) -> Self {
         Self {
             good: None,
             since: now.unix,
@@ -465,29 +466,23 @@ impl Check {
             latency_ms: None,
             at: now.unix,
             falls: 0,
-            streak: 0,
+            threshold: Threshold::new(rise, fall),
             fresh: true,
         }
     }
 
-    /// Counts a try. The verdict turns after `rise` successes or `fall` failures in a row.
-    pub(crate) fn count(&mut self, attempt: Try, rise: u32, fall: u32, now: Now) {
+    /// Counts a try.
+    pub(crate) fn count(&mut self, attempt: Try, now: Now) {
         self.detail = attempt.detail;
         self.latency_ms = Some(attempt.latency_ms);
         self.at = now.unix;
         self.fresh = true;
-        if self.good == Some(attempt.good) {
-            self.streak = 0;
-            return;
+        let turned = self.threshold.observe(attempt.good);
+        if let Some(verdict) = turned {
+            self.good = Some(verdict == Verdict::Good);
+            self.falls += u32::from(verdict == Verdict::Bad);
+            self.since = now.unix;
         }
-        self.streak += 1;
-        if self.streak < if attempt.good { rise } else { fall } {
-            return;
-        }
-        self.falls += u32::from(!attempt.good);
-        self.good = Some(attempt.good);
-        self.streak = 0;
-        self.since = now.unix;
     }
 }
 
