@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::call::Requests;
-use crate::connection;
+use crate::connection::{self, EndGuard};
 use crate::error::{CallError, Error};
 use crate::message::Qos;
 use crate::options::Options;
@@ -58,7 +58,7 @@ impl Bus {
     pub fn start(options: Options) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let shared = Arc::new(Shared::new(options));
         let (commands, receiver) = mpsc::channel(COMMANDS_MAX);
-        let task = connection::run(Arc::clone(&shared), receiver);
+        let task = connection::run(EndGuard(Arc::clone(&shared)), receiver);
         let handle = Arc::new(Handle { shared, commands });
         (Self { handle }, task)
     }

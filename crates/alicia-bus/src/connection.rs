@@ -15,8 +15,9 @@ use crate::shared::{Body, Publication, Shared};
 use crate::status::lock;
 use crate::wire::{Hello, Wire, WireError};
 
-/// Ends everything that depends on the connection when the task ends, also when it is dropped.
-struct EndGuard(Arc<Shared>);
+/// Ends everything that depends on the connection when the task ends, also when it is dropped, and also
+/// before it has run at all.
+pub(crate) struct EndGuard(pub(crate) Arc<Shared>);
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
@@ -25,8 +26,8 @@ impl Drop for EndGuard {
 }
 
 /// Keeps the client connected until it is closed.
-pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Publication>) {
-    let _end = EndGuard(Arc::clone(&shared));
+pub(crate) async fn run(end: EndGuard, mut commands: mpsc::Receiver<Publication>) {
+    let shared = &*end.0;
     let mut backoff = Backoff::new();
     let mut backlog = VecDeque::new();
     let mut address = shared.options.address.clone();
@@ -41,12 +42,12 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Public
         };
         let opened = tokio::select! {
             () = shared.closing.cancelled() => return,
-            opened = open(&shared, &now_at) => opened,
+            opened = open(shared, &now_at) => opened,
         };
         let (error, held_s) = match opened {
             Ok(wire) => {
-                let since = connected(&shared, &now_at, &mut backlog);
-                let session = Session::new(&shared, now_at, wire);
+                let since = connected(shared, &now_at, &mut backlog);
+                let session = Session::new(shared, now_at, wire);
                 let end = session.run(&mut backlog, &mut commands).await;
                 lock(&shared.router).disconnected();
                 match end {
@@ -56,7 +57,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut commands: mpsc::Receiver<Public
             }
             Err(error) => (error, 0.0),
         };
-        disconnected(&shared, &error);
+        disconnected(shared, &error);
         backoff.held(held_s);
         let pause = tokio::time::sleep(backoff.next(fastrand::f64()));
         tokio::select! {

@@ -109,6 +109,19 @@ async fn a_broker_that_falls_silent_is_left_and_tried_again() {
 }
 
 #[tokio::test]
+async fn a_task_that_is_dropped_before_it_ran_closes_the_bus() {
+    let nowhere = "127.0.0.1:1".parse().expect("reads");
+    let options = Options::at(nowhere, "system/test", Prefix::default());
+    let (bus, connection) = Bus::start(options);
+    let mut ticks = bus.events(TICK).await.expect("is noted");
+    drop(connection);
+    assert_eq!(ticks.next().await, None);
+    assert!(matches!(bus.events(TICK).await, Err(Error::Closed)));
+    assert!(matches!(bus.connected(PATIENCE).await, Err(Error::Closed)));
+    bus.close().await;
+}
+
+#[tokio::test]
 async fn garbage_ends_the_connection_and_nothing_else() {
     let broker = Broker::start().await;
     let garbage: [&[u8]; 4] = [&[0; 64], &[0xFF; 64], &[0x30, 2, 0, 9], &[0x20, 0]];
