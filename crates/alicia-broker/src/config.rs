@@ -47,8 +47,9 @@ pub struct Config {
     pub retained_messages_max: u32,
     /// The most bytes of retained messages. 64KiB to 64GiB.
     pub retained_max: ByteSize,
-    /// The most messages per second of one client, which is slowed down beyond it. 0: no limit.
-    pub publish_rate_max: u32,
+    /// The most packets per second of one client, acknowledgements apart; beyond it the client is slowed down. 0: no
+    /// limit.
+    pub packet_rate_max: u32,
     /// How long a client may leave everything unread before it is cut off. 1s to 10m.
     pub write_stall_max: Period,
 }
@@ -70,7 +71,7 @@ impl Default for Config {
             keep_alive_max: Period::from_secs(600),
             retained_messages_max: 50_000,
             retained_max: ByteSize::mib(64),
-            publish_rate_max: 20_000,
+            packet_rate_max: 20_000,
             write_stall_max: Period::from_secs(10),
         }
     }
@@ -149,7 +150,7 @@ impl Config {
             keep_alive_max: self.keep_alive_max.duration(),
             retained_messages_max: self.retained_messages_max as usize,
             retained_bytes_max: bytes(self.retained_max),
-            publish_rate_max: self.publish_rate_max,
+            packet_rate_max: self.packet_rate_max,
             write_stall_max: self.write_stall_max.duration(),
             ..Limits::default()
         }

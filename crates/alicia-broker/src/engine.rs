@@ -188,6 +188,7 @@ pub struct Engine {
     tcp: Option<SocketAddr>,
     websocket: Option<SocketAddr>,
     inner: SocketAddr,
+    slots: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -213,7 +214,12 @@ impl Engine {
             vault: OnceLock::new(),
         });
         let handle = runtime.handle().clone();
-        let opening = handle.spawn(open(Arc::clone(&core), options, handle.clone()));
+        let slots = Arc::new(Semaphore::new(core.limits.connections_max));
+        let places = Places {
+            core: Arc::clone(&core),
+            slots: Arc::clone(&slots),
+        };
+        let opening = handle.spawn(open(places, options, handle.clone()));
         let opened = opening
             .await
             .map_err(|fault| EngineError::Inner(fault.to_string()))?;
@@ -225,6 +231,7 @@ impl Engine {
                 tcp,
                 websocket,
                 inner,
+                slots,
             }),
             Err(fault) => {
                 runtime.shutdown_background();
@@ -361,6 +368,7 @@ impl Engine {
 
     /// Says goodbye to all clients and ends everything; a second time does nothing.
     pub async fn stop(&self) {
+        self.slots.close();
         for client in self.core.clients.all() {
             client.end(clients::code::SERVER_SHUTTING_DOWN);
         }
@@ -453,9 +461,15 @@ type Opened = (
     Option<SocketAddr>,
 );
 
+/// What connections share.
+struct Places {
+    core: Arc<Core>,
+    slots: Arc<Semaphore>,
+}
+
 /// Starts the library and the door; runs on the engine's threads.
 async fn open(
-    core: Arc<Core>,
+    Places { core, slots }: Places,
     options: EngineOptions,
     runtime: Handle,
 ) -> Result<Opened, EngineError> {
@@ -464,7 +478,7 @@ async fn open(
     let scx = ServerContext::new().busy_check_enable(false).build().await;
     *scx.extends.shared_mut().await =
         Box::new(delivery::Delivery::new(scx.clone(), Arc::clone(&core)));
-    *scx.extends.retain_mut().await = Box::new(retained::Storage(Arc::clone(&core)));
+    *scx.extends.retain_mut().await = Box::new(retained::Storage::new(Arc::clone(&core)));
     *scx.extends.fitter_mgr_mut().await = Box::new(fitting::Fittings::new(&core.limits));
     *scx.extends.shared_subscription_mut().await =
         Box::new(shares::LeastLoaded::new(Arc::clone(&core)));
@@ -492,7 +506,7 @@ async fn open(
     });
 
     let door = Arc::new(Door {
-        slots: Arc::new(Semaphore::new(core.limits.connections_max)),
+        slots,
         core,
         inner: address,
         runtime: runtime.clone(),

@@ -41,8 +41,9 @@ pub struct Limits {
     pub retained_messages_max: usize,
     /// Bytes of retained messages, topic included.
     pub retained_bytes_max: usize,
-    /// Publishes per second of one client; it is slowed down, not refused. 0 is no limit.
-    pub publish_rate_max: u32,
+    /// Packets per second of one client, acknowledgements apart; it is slowed down, not refused.
+    /// 0 is no limit.
+    pub packet_rate_max: u32,
     /// How long a client may leave everything unread before it is cut off.
     pub write_stall_max: Duration,
     /// How often the same refusal of the same client is reported.
@@ -70,7 +71,7 @@ impl Default for Limits {
             keep_alive_max: Duration::from_secs(600),
             retained_messages_max: 50_000,
             retained_bytes_max: 64 * 1024 * 1024,
-            publish_rate_max: 20_000,
+            packet_rate_max: 20_000,
             write_stall_max: Duration::from_secs(10),
             report_interval: Duration::from_secs(60),
         }

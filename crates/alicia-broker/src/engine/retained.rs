@@ -10,6 +10,8 @@ use async_trait::async_trait;
 use rmqtt::retain::RetainStorage;
 use rmqtt::types::{Retain, TopicFilter, TopicName};
 
+use tokio::sync::Mutex;
+
 use super::core::Core;
 use super::delivery::compact;
 use super::packet;
@@ -136,7 +138,19 @@ impl Kept {
 }
 
 /// The library's view of the retained messages.
-pub(crate) struct Storage(pub(crate) Arc<Core>);
+pub(crate) struct Storage {
+    core: Arc<Core>,
+    turn: Mutex<()>,
+}
+
+impl Storage {
+    pub(crate) fn new(core: Arc<Core>) -> Self {
+        Self {
+            core,
+            turn: Mutex::default(),
+        }
+    }
+}
 
 #[async_trait]
 impl RetainStorage for Storage {
@@ -150,37 +164,44 @@ impl RetainStorage for Storage {
         retain: Retain,
         expiry_interval: Option<Duration>,
     ) -> rmqtt::Result<()> {
-        let retained = &self.0.retained;
+        let retained = &self.core.retained;
         let expires_ms = expiry_interval
             .filter(|interval| !interval.is_zero())
             .map(|interval| {
                 let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
                 rmqtt::utils::timestamp_millis().saturating_add(interval_ms)
             });
-        if let Some(vault) = self.0.vault.get() {
-            vault.retain(&retain, expires_ms).await;
-        }
+        // In memory and on disk in the same order, whoever else sets the same topic.
+        let turn = self.turn.lock().await;
+        let queued = match self.core.vault.get() {
+            Some(vault) => Some((vault, vault.retain(&retain, expires_ms).await)),
+            None => None,
+        };
         if retain.publish.payload.is_empty() {
             retained.remove(topic);
         } else {
             retained.set(topic, retain, expires_ms);
+        }
+        drop(turn);
+        if let Some((vault, queued)) = queued {
+            vault.finish(queued).await;
         }
         Ok(())
     }
 
     async fn get(&self, filter: &TopicFilter) -> rmqtt::Result<Vec<(TopicName, Retain)>> {
         Ok(self
-            .0
+            .core
             .retained
             .matching(filter, rmqtt::utils::timestamp_millis()))
     }
 
     async fn count(&self) -> isize {
-        isize::try_from(self.0.retained.size().0).unwrap_or(isize::MAX)
+        isize::try_from(self.core.retained.size().0).unwrap_or(isize::MAX)
     }
 
     async fn max(&self) -> isize {
-        isize::try_from(self.0.limits.retained_messages_max).unwrap_or(isize::MAX)
+        isize::try_from(self.core.limits.retained_messages_max).unwrap_or(isize::MAX)
     }
 }
 

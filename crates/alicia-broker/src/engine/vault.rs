@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use alicia_store::{Error, Store, Transaction};
+use alicia_store::{Error, Pending, Store, Transaction};
 use bytes::Bytes;
 use rmqtt::inflight::{MomentStatus, OutInflightMessage};
 use rmqtt::types::{ClientId, From, Publish, Retain, SubscriptionOptions};
@@ -39,7 +39,7 @@ pub(crate) struct Vault {
     delivered: Mutex<Vec<i64>>,
     wake: Notify,
     closing: AtomicBool,
-    faults: AtomicU64,
+    faults: Arc<AtomicU64>,
 }
 
 /// The row of one message for one client. Dropping it, with the message, deletes the row; unless
@@ -81,24 +81,25 @@ impl Vault {
             delivered: Mutex::default(),
             wake: Notify::new(),
             closing: AtomicBool::new(false),
-            faults: AtomicU64::new(0),
+            faults: Arc::default(),
         }
     }
 
-    /// Remembers a retained message, or forgets the topic's when the payload is empty.
-    pub(crate) async fn retain(&self, retain: &Retain, expires_ms: Option<i64>) {
+    /// Puts a retained message in line to be remembered, or the topic's to be forgotten when the
+    /// payload is empty. Finish it with [`Self::finish`].
+    pub(crate) async fn retain(&self, retain: &Retain, expires_ms: Option<i64>) -> Queued {
         let publish = &retain.publish;
         let message = convert::stored(&retain.from, publish);
         let payload = publish.payload.clone();
         let awaited = message.qos > 0;
-        self.run(awaited, "keep a retained message", move |tx| {
+        self.queue(awaited, "keep a retained message", move |tx| {
             if payload.is_empty() {
                 rows::delete_retained(tx, &message.topic)
             } else {
                 rows::put_retained(tx, &message, &payload, expires_ms)
             }
         })
-        .await;
+        .await
     }
 
     /// A session has begun, or has been taken up again.
@@ -278,28 +279,49 @@ impl Vault {
         }
     }
 
-    /// Runs a write. What is not awaited is still in order with everything else.
     async fn run<F>(&self, awaited: bool, what: &'static str, work: F)
     where
         F: FnOnce(&Transaction<'_>) -> Result<(), Error> + Clone + Send + 'static,
     {
-        let outcome = if awaited {
-            self.store.write(work).await
-        } else {
-            match self.store.try_write(work.clone()) {
-                Ok(pending) => {
-                    drop(pending);
-                    Ok(())
-                }
-                Err(Error::QueueFull { .. }) => self.store.write(work).await,
-                Err(fault) => Err(fault),
-            }
+        let queued = self.queue(awaited, what, work).await;
+        self.finish(queued).await;
+    }
+
+    /// Puts a write in line; all of them are done in the order in which they were queued.
+    async fn queue<F>(&self, awaited: bool, what: &'static str, work: F) -> Queued
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<(), Error> + Clone + Send + 'static,
+    {
+        let faults = Arc::clone(&self.faults);
+        let work =
+            move |tx: &Transaction<'_>| work(tx).inspect_err(|fault| note(&faults, what, fault));
+        let queued = match self.store.try_write(work.clone()) {
+            Ok(pending) => Ok(awaited.then_some(pending)),
+            Err(Error::QueueFull { .. }) => self.store.write(work).await.map(|()| None),
+            Err(fault) => Err(fault),
         };
-        if let Err(fault) = outcome {
-            self.faults.fetch_add(1, Ordering::Relaxed);
-            tracing::error!("failed to {what}: {fault}");
+        Queued(queued.unwrap_or_else(|fault| {
+            note(&self.faults, what, &fault);
+            None
+        }))
+    }
+
+    /// Waits until a write that somebody relies on is on disk.
+    pub(crate) async fn finish(&self, queued: Queued) {
+        if let Some(pending) = queued.0
+            && let Err(fault) = pending.await
+        {
+            tracing::debug!("a write that was waited for failed: {fault}");
         }
     }
+}
+
+/// A write in line; with its end, when it is to be waited for.
+pub(crate) struct Queued(Option<Pending<(), Error>>);
+
+fn note(faults: &AtomicU64, what: &str, fault: &Error) {
+    faults.fetch_add(1, Ordering::Relaxed);
+    tracing::error!("failed to {what}: {fault}");
 }
 
 /// The library passes this field on untouched when it is built without delayed messages.

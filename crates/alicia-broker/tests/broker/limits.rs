@@ -43,21 +43,30 @@ async fn a_thousand_sockets_that_say_nothing_block_nobody_and_are_cut_off() {
 }
 
 #[tokio::test]
-async fn connections_are_limited_in_all_and_per_identity() {
-    let limits = Limits {
-        connections_max: 3,
+async fn connections_of_one_identity_are_limited() {
+    let house = House::with(Limits {
         connections_per_identity_max: 2,
         ..Limits::default()
-    };
-    let house = House::with(limits).await;
+    })
+    .await;
     let (_first, _) = hello("a").connect(&house).await;
     let (_second, _) = hello("b").connect(&house).await;
     let (_, ack) = hello("c").try_connect(house.address()).await;
     assert_eq!(ack.reason_code, ConnectAckReason::QuotaExceeded);
     let (_third, _) = hello("c").named("bob").connect(&house).await;
-    let mut fourth = TcpStream::connect(house.address()).await.unwrap();
-    assert!(matches!(fourth.read(&mut [0]).await, Ok(0) | Err(_)));
     assert_eq!(house.refused(Reason::TooManyPerIdentity).await, 1);
+}
+
+#[tokio::test]
+async fn connections_are_limited_in_all() {
+    let house = House::with(Limits {
+        connections_max: 1,
+        ..Limits::default()
+    })
+    .await;
+    let (_first, _) = hello("a").connect(&house).await;
+    let mut second = TcpStream::connect(house.address()).await.unwrap();
+    assert!(matches!(second.read(&mut [0]).await, Ok(0) | Err(_)));
     assert_eq!(house.refused(Reason::TooManyConnections).await, 1);
 }
 
@@ -151,7 +160,7 @@ async fn retained_messages_are_limited() {
 #[tokio::test]
 async fn a_flood_is_slowed_down_and_not_lost() {
     let house = House::with(Limits {
-        publish_rate_max: 200,
+        packet_rate_max: 200,
         ..Limits::default()
     })
     .await;

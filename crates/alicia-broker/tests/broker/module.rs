@@ -269,7 +269,7 @@ async fn who_loses_the_identity_loses_the_connection() {
         .identity
         .create_key(&new, home.cx.clock.unix())
         .unwrap();
-    let (mut ann, reason) = home.connect(home.hello("ann", "ann", &key.reveal())).await;
+    let (mut ann, reason) = home.connect(home.hello("ann", "ann", key.reveal())).await;
     assert_eq!(reason, ConnectAckReason::Success);
     let mut db = home.service("db").await;
     home.cx

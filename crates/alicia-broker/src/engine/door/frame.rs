@@ -5,9 +5,13 @@
 //!  Header ──first byte──▶ Length ──last length byte──▶ Body ──last byte──▶ Header
 //! ```
 
+use std::ops::RangeInclusive;
+
 const PUBLISH: u8 = 0x30;
 const DISCONNECT: u8 = 0xE0;
 const TYPE_MASK: u8 = 0xF0;
+/// PUBACK, PUBREC, PUBREL, PUBCOMP.
+const ACKNOWLEDGEMENTS: RangeInclusive<u8> = 0x40..=0x70;
 /// A length takes four bytes at most (MQTT 5, 1.5.5).
 const LENGTH_SHIFT_MAX: u32 = 21;
 
@@ -25,6 +29,8 @@ pub(crate) enum FrameFault {
 pub(crate) struct Scan {
     /// PUBLISH packets that began in it.
     pub(crate) publishes: u32,
+    /// Packets that began in it and make work: all but acknowledgements.
+    pub(crate) requests: u32,
     /// A DISCONNECT: its offset in the piece (0 when it began earlier) and its reason code.
     pub(crate) disconnect: Option<(usize, u8)>,
 }
@@ -75,6 +81,9 @@ impl Frames {
                     self.state = first_byte(byte, at)?;
                     if byte & TYPE_MASK == PUBLISH {
                         scan.publishes += 1;
+                    }
+                    if !ACKNOWLEDGEMENTS.contains(&(byte & TYPE_MASK)) {
+                        scan.requests += 1;
                     }
                     at += 1;
                 }
@@ -224,6 +233,7 @@ mod tests {
             scan,
             Scan {
                 publishes: 1,
+                requests: 2,
                 disconnect: Some((start, 4))
             }
         );

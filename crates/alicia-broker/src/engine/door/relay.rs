@@ -132,7 +132,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut frames = Frames::new(core.limits.packet_bytes_max);
-    let mut pace = Pace::new(core.limits.publish_rate_max, clock::now());
+    let mut pace = Pace::new(core.limits.packet_rate_max, clock::now());
     let mut buffer = Buffer::new(rest);
     loop {
         if buffer.bytes.is_empty() && !buffer.fill(from).await {
@@ -146,7 +146,7 @@ where
             Err(FrameFault::Malformed) => return End::Violation(code::MALFORMED),
             Err(FrameFault::TooLarge) => return End::Violation(code::PACKET_TOO_LARGE),
         };
-        let wait = pace.take(scan.publishes, clock::now());
+        let wait = pace.take(scan.requests, clock::now());
         if !wait.is_zero() {
             count(&core.counters.throttled);
             tokio::time::sleep(wait).await;
