@@ -253,8 +253,6 @@ impl<'a> Image<'a> {
                 return Stage::Prepare;
             }
             libc::umask(plan.umask);
-            // The keeper may have raised its own; back to 0 is always permitted.
-            libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, 0);
             if let Some(value) = plan.oom_score_adj {
                 write_file(c"/proc/self/oom_score_adj".as_ptr(), value);
             }
@@ -283,6 +281,9 @@ impl<'a> Image<'a> {
                 return Stage::Directory;
             }
             self.fill_in_pid();
+            // The keeper may have raised its own, and back to 0 is always permitted. Last, because on a
+            // busy box the child waits for its turn from here on.
+            libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, 0);
             libc::execve(
                 plan.program.as_ptr(),
                 self.argv.as_ptr(),
