@@ -42,6 +42,7 @@ use rustix::time::Timespec;
 use crate::clock;
 use crate::containment::{CgroupRoot, directory_key};
 use crate::error::{Error, Result};
+use crate::process_table;
 use crate::protocol::Event;
 use crate::sys;
 use chores::Chore;
@@ -155,6 +156,10 @@ struct Keeper {
     /// Runs that were asked to end, or whose leader ended, and that are not empty.
     ending: BTreeSet<u64>,
     scans: Scans,
+    /// Kills for want of memory on this machine that were looked at.
+    oom_kills_seen: u64,
+    /// Names this boot in records.
+    boot: String,
     last_run: u64,
     listeners: Listeners,
     logs: Logs,
@@ -225,6 +230,8 @@ impl Keeper {
             pids: HashMap::new(),
             ending: BTreeSet::new(),
             scans: Scans::default(),
+            oom_kills_seen: process_table::out_of_memory_kills(),
+            boot: process_table::boot_id(),
             last_run: 0,
             listeners: Listeners::default(),
             logs: Logs::default(),

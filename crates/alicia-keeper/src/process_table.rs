@@ -1,6 +1,7 @@
 //! What `/proc` says about processes.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 
 /// One process at one moment.
@@ -15,6 +16,22 @@ pub(crate) struct Process {
     pub(crate) is_zombie: bool,
 }
 
+/// Room for a `stat` line, so that one read is enough.
+const STAT_BYTES: usize = 1024;
+/// Room for most environments.
+const ENVIRONMENT_BYTES: usize = 16 * 1024;
+
+/// Reads a file of `/proc`, whose size is not known, without asking for it.
+fn read(path: &str, capacity: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(capacity);
+    fs::File::open(path)
+        .ok()?
+        .take(u64::MAX)
+        .read_to_end(&mut bytes)
+        .ok()?;
+    Some(bytes)
+}
+
 /// Every process that can be seen.
 pub(crate) fn all() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -26,7 +43,7 @@ pub(crate) fn all() -> Vec<Process> {
 
 /// One process, if it is there.
 pub(crate) fn process(pid: u32) -> Option<Process> {
-    parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    parse(pid, &read(&format!("/proc/{pid}/stat"), STAT_BYTES)?)
 }
 
 /// `pid (name) state ppid pgrp session …`; the name may hold anything, so the last `)` counts.
@@ -50,7 +67,7 @@ fn parse(pid: u32, stat: &[u8]) -> Option<Process> {
 
 /// The value of a variable in the environment that a process was started with.
 pub(crate) fn environment(pid: u32, name: &str) -> Option<String> {
-    let bytes = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let bytes = read(&format!("/proc/{pid}/environ"), ENVIRONMENT_BYTES)?;
     bytes.split(|byte| *byte == 0).find_map(|entry| {
         let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
         String::from_utf8(value.to_vec()).ok()

@@ -49,8 +49,6 @@ pub(super) struct Instance {
     pub(super) is_stillborn: bool,
     /// Left by a keeper that died: no child, no pipes.
     pub(super) is_survivor: bool,
-    /// Kills for want of memory, on the whole machine, when it started.
-    pub(super) oom_kills_before: u64,
 }
 
 /// A child on its way to its program.

@@ -53,7 +53,7 @@ impl Keeper {
         let at_unix_ms = clock::unix_ms();
         let exit = Exit {
             status,
-            out_of_memory: was_out_of_memory(instance, status),
+            out_of_memory: was_out_of_memory(instance, status, &mut self.oom_kills_seen),
             requested: instance.was_asked_to_end(),
             at_unix_ms,
             ran_ms: at_unix_ms.saturating_sub(instance.info.started_unix_ms),
@@ -87,8 +87,8 @@ impl Keeper {
 }
 
 /// The kernel's own word where the memory controller is there; else a kill that was not ours while the
-/// machine's counter of such kills rose.
-fn was_out_of_memory(instance: &Instance, status: ExitStatus) -> bool {
+/// machine's counter of such kills rose since the last kill that was looked at.
+fn was_out_of_memory(instance: &Instance, status: ExitStatus, kills_seen: &mut u64) -> bool {
     let is_kill = matches!(
         status,
         ExitStatus::Signal {
@@ -104,5 +104,6 @@ fn was_out_of_memory(instance: &Instance, status: ExitStatus) -> bool {
     {
         return kills > 0;
     }
-    process_table::out_of_memory_kills() > instance.oom_kills_before
+    let before = std::mem::replace(kills_seen, process_table::out_of_memory_kills());
+    *kills_seen > before
 }

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{Keeper, note};
 use crate::containment::Container;
-use crate::process_table;
 use crate::protocol::{Exit, InstanceInfo, InstanceState};
 
 const START: &str = "start";
@@ -43,7 +42,7 @@ impl Keeper {
         };
         let record = Record {
             info: instance.info.clone(),
-            boot: process_table::boot_id(),
+            boot: self.boot.clone(),
             known,
             stop_signal: instance.stop_signal,
             stop_grace_ms: instance.stop_grace_ms,

@@ -20,7 +20,6 @@ const GRACE_MS_MAX: u64 = 3_000;
 impl Keeper {
     /// Takes over what records, cgroups and tags tell of an earlier keeper of this directory.
     pub(super) fn recover(&mut self) {
-        let boot = process_table::boot_id();
         let mut cgroups: HashMap<_, _> = match &self.cgroups {
             Ok(root) => root
                 .leftovers()
@@ -38,7 +37,7 @@ impl Keeper {
                     .or_else(|| Cgroup::open(path.clone()).ok())
             });
             known_tags.push(format!("{}.{}", self.key, record.info.run));
-            self.adopt(record, cgroup, &boot);
+            self.adopt(record, cgroup);
         }
         // A child that was made in the very moment in which its keeper died has no record yet.
         for cgroup in cgroups.into_values() {
@@ -67,9 +66,9 @@ impl Keeper {
         tagged.collect()
     }
 
-    fn adopt(&mut self, record: Record, cgroup: Option<Cgroup>, boot: &str) {
+    fn adopt(&mut self, record: Record, cgroup: Option<Cgroup>) {
         let run = record.info.run;
-        let is_this_boot = record.boot == boot;
+        let is_this_boot = record.boot == self.boot;
         let leader = process_table::process(record.info.pid).filter(|process| {
             is_this_boot && !process.is_zombie && process.start_ticks == record.info.start_ticks
         });
@@ -130,7 +129,6 @@ impl Keeper {
             is_forgotten: false,
             is_stillborn: false,
             is_survivor: true,
-            oom_kills_before: 0,
             info,
         };
         self.watch_instance(run, &instance);

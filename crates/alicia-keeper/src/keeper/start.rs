@@ -53,7 +53,6 @@ impl Keeper {
         })?;
         let pipes = Pipes::make()
             .map_err(|error| Failure::system(format!("no pipe can be made: {error}"), &error))?;
-        let oom_kills_before = process_table::out_of_memory_kills();
         let (mut container, not_enforced) = self.contain(&spec, run);
         let child = self.make_child(&spec, &plan, (&pipes, &mut container))?;
         let start_ticks = process_table::process(child.pid).map_or(0, |it| it.start_ticks);
@@ -110,7 +109,6 @@ impl Keeper {
             is_forgotten: false,
             is_stillborn: false,
             is_survivor: false,
-            oom_kills_before,
         };
         self.pids.insert(child.pid, run);
         self.names.insert(spec.instance, run);
@@ -245,7 +243,8 @@ impl Keeper {
             ));
         }
         if let Some(Container::Cgroup(cgroup)) = &instance.container {
-            let flags = epoll::EventFlags::PRI;
+            // Each change once: it is also pending from the birth of the child on.
+            let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
             watched.push((&self.poll, cgroup.events(), Token::Cgroup(run), flags));
         }
         for (index, pipe) in instance.pipes.iter().enumerate() {

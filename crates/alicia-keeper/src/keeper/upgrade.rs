@@ -69,7 +69,6 @@ struct InstanceState {
     is_forgotten: bool,
     is_stillborn: bool,
     is_survivor: bool,
-    oom_kills_before: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -250,7 +249,6 @@ impl Instance {
             is_forgotten: self.is_forgotten,
             is_stillborn: self.is_stillborn,
             is_survivor: self.is_survivor,
-            oom_kills_before: self.oom_kills_before,
         }
     }
 }
@@ -401,7 +399,6 @@ impl Keeper {
             is_forgotten: state.is_forgotten,
             is_stillborn: state.is_stillborn,
             is_survivor: state.is_survivor,
-            oom_kills_before: state.oom_kills_before,
             info: state.info,
         };
         self.watch_instance(run, &instance);

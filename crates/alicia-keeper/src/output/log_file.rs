@@ -38,8 +38,8 @@ pub(crate) struct LogFile {
     bytes: u64,
     /// Time of the first line; 0 while there is none.
     begun_us: u64,
-    /// Number of the newest file put aside.
-    number: u64,
+    /// Number of the newest file put aside, once it was looked for.
+    number: Option<u64>,
     rotate_not_before_us: u64,
     flood: Option<Flood>,
     failing: Option<String>,
@@ -91,7 +91,7 @@ impl LogFile {
             file: None,
             bytes: 0,
             begun_us: 0,
-            number: 0,
+            number: None,
             rotate_not_before_us: 0,
             failing: None,
             dropped: 0,
@@ -101,10 +101,6 @@ impl LogFile {
             Err(error) if is_of_the_disk(&error) => log.failing = Some(error.to_string()),
             result => result?,
         }
-        log.number = logs::put_aside(&log.path)
-            .ok()
-            .and_then(|files| Some(files.last()?.0))
-            .unwrap_or(0);
         Ok(log)
     }
 
@@ -183,23 +179,26 @@ impl LogFile {
     }
 
     fn rotate(&mut self, now_us: u64) {
-        let aside = logs::numbered(&self.path, self.number + 1);
+        // A directory of a thousand logs takes its time, and most logs are never put aside.
+        let newest = || Some(logs::put_aside(&self.path).ok()?.last()?.0);
+        let number = self.number.or_else(newest).unwrap_or(0) + 1;
+        let aside = logs::numbered(&self.path, number);
         if fs::rename(&self.path, aside).is_err() {
             self.rotate_not_before_us = now_us + ROTATE_RETRY_US;
             return;
         }
-        self.number += 1;
+        self.number = Some(number);
         self.file = None;
         if let Err(error) = self.reopen() {
             self.failing = Some(error.to_string());
         }
-        self.remove_old(now_us);
+        self.remove_old(number, now_us);
     }
 
-    fn remove_old(&self, now_us: u64) {
+    fn remove_old(&self, newest: u64, now_us: u64) {
         let keep = u64::from(self.spec.files_max.max(1)) - 1;
         for (number, path) in logs::put_aside(&self.path).unwrap_or_default() {
-            if number + keep <= self.number || self.is_expired(&path, now_us) {
+            if number + keep <= newest || self.is_expired(&path, now_us) {
                 // The next rotation tries again.
                 drop(fs::remove_file(path));
             }

@@ -345,6 +345,36 @@ async fn a_shutdown_ends_all_and_records_stay_for_the_next_keeper() {
 }
 
 #[tokio::test]
+async fn an_idle_keeper_sleeps() {
+    for mode in [Mode::Best, Mode::Scan] {
+        let fleet = Fleet::new(mode).await;
+        for number in 0..5 {
+            fleet
+                .start(fleet.shell(&format!("a-{number}"), "exec sleep 1000"))
+                .await;
+        }
+        // A hundred looks in a row at which it had not run since the first of them.
+        let (mut switches, mut looks) = (String::new(), 0);
+        until("it sleeps", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", fleet.keeper)).unwrap();
+            let now: Vec<_> = status
+                .lines()
+                .filter(|line| line.contains("ctxt_switches"))
+                .collect();
+            let (now, is_asleep) = (now.concat(), status.contains("State:\tS"));
+            looks = if is_asleep && now == switches {
+                looks + 1
+            } else {
+                0
+            };
+            switches = now;
+            looks == 100
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn sockets_are_held_and_inherited() {
     let mut fleet = Fleet::new(Mode::Best).await;
     let web = fleet.client.listen("web", "127.0.0.1:0").await.unwrap();
