@@ -3,7 +3,7 @@
 //! [`core`] judges, purely, from what the orchestrator, heartbeats and probes say. The shell around it hears
 //! the bus, runs the probes, keeps alerts in the store and tells them.
 //!
-//! Reading order: [`core`] (in it `watch`, `judge`, `conditions`, `alerts`), [`heartbeat`]; then the shell:
+//! Reading order: [`core`] (in it `watch`, `slot`, `evidence`, `judge`, `conditions`, `alerts`), [`heartbeat`]; then the shell:
 //! `module`, `actor`, `hear` (what comes from the bus), `prober`, `archive` (alerts on disk and on the bus),
 //! `status` (the picture), `routes`, `store`.
 

@@ -14,7 +14,7 @@ use alicia_probe::{First, Outcome, Ticker, attempt};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::actor::{Handle, Shared, Signals};
-use crate::core::watch::Try;
+use crate::core::evidence::Try;
 use crate::core::{Event, Target, Tried};
 
 /// Programs that run at once for checks; more wait. Each is a process.

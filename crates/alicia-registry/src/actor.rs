@@ -305,7 +305,7 @@ impl Row {
                 &audit::Entry {
                     time_unix_us: denial.at_us,
                     actor: &denial.actor,
-                    action: denial.action,
+                    action: &format!("registry.{}", denial.action),
                     target: &denial.target,
                     outcome: denial.outcome,
                     detail: &json!({ "reason": denial.detail }),
@@ -316,8 +316,8 @@ impl Row {
     }
 }
 
-const REGISTER: &str = "registry.register";
-const LEAVE: &str = "registry.leave";
+const REGISTER: &str = "register";
+const LEAVE: &str = "leave";
 
 /// Whom a request is about, and who asks.
 struct Subject {

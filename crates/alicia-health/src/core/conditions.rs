@@ -7,8 +7,10 @@ use alicia_contract::id::ServiceName;
 use alicia_contract::orchestrator::InstanceState;
 
 use super::Now;
+use super::evidence::{Beat, Check};
 use super::judge::said;
-use super::watch::{Beat, Check, Slot, Watch};
+use super::slot::Slot;
+use super::watch::Watch;
 use crate::suggest;
 
 /// The rules. Their names are part of the contract.

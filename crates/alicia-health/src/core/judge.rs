@@ -27,7 +27,9 @@
 use alicia_contract::health::{HealthState, HeartbeatStatus};
 use alicia_contract::orchestrator::InstanceState;
 
-use super::watch::{Beat, Slot, Watch};
+use super::evidence::{Beat, Check};
+use super::slot::Slot;
+use super::watch::Watch;
 
 /// One that the judgement rests on.
 #[derive(Debug, Clone, PartialEq)]
@@ -129,7 +131,7 @@ fn has_fresh_evidence(watch: &Watch, slot: &Slot) -> bool {
 }
 
 fn running(watch: &Watch, name: &str, slot: &Slot) -> (HealthState, String) {
-    let bad = |check: &&super::watch::Check| check.fresh && check.good == Some(false);
+    let bad = |check: &&Check| check.fresh && check.good == Some(false);
     let failing = slot.checks.iter().find(|(_, check)| bad(check));
     if let Some((check, result)) = failing {
         return (

@@ -7,8 +7,10 @@ use alicia_contract::health::{
 };
 use alicia_contract::orchestrator::InstanceState;
 
+use super::evidence::{Beat, Check};
 use super::judge::{badness, said};
-use super::watch::{Beat, Check, Slot, Watch};
+use super::slot::Slot;
+use super::watch::Watch;
 use super::{Monitor, Now, wanted_slots};
 
 /// What the envelope around the picture may take of a message, in bytes.

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use alicia_contract::fleet::ServiceSpec;
-use alicia_contract::health::{HealthState, Heartbeat, HeartbeatStatus};
-use alicia_contract::id::{Epoch, InstanceId, ServiceName};
-use alicia_contract::orchestrator::{
-    Exit, InstanceState, InstanceStatus, ServiceStatus, Transition,
-};
+use alicia_contract::health::{HealthState, Heartbeat};
+use alicia_contract::id::{InstanceId, ServiceName};
+use alicia_contract::orchestrator::{InstanceState, InstanceStatus, ServiceStatus, Transition};
 use alicia_contract::unit::UnixSeconds;
-use alicia_probe::{Threshold, Verdict};
 
 use super::Now;
+use super::evidence::Beat;
 use super::flap::Flap;
+use super::slot::Slot;
 
 /// Most instances of which heartbeats are kept per service: those that run, and some of the past.
 const BEATS_MAX: usize = 2_000;
@@ -56,83 +55,6 @@ pub struct Judged {
     pub since_mono: Duration,
     /// Why.
     pub reason: String,
-}
-
-/// One slot of a service and the process in it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Slot {
-    /// The run.
-    pub instance: Option<InstanceId>,
-    /// Its epoch.
-    pub epoch: Epoch,
-    /// Where it is in its life.
-    pub state: InstanceState,
-    /// Since when.
-    pub since: UnixSeconds,
-    /// Why.
-    pub reason: String,
-    /// The ports by name.
-    pub ports: BTreeMap<ServiceName, u16>,
-    /// How the last run ended.
-    pub exit: Option<Exit>,
-    /// Its last lines.
-    pub last_lines: Vec<String>,
-    /// Unexpected ends that were seen; tells occurrences apart.
-    pub exits: u32,
-    /// Whether it ended unexpectedly and does not run again yet.
-    pub recovering: bool,
-    /// Results of the checks of this run, by name.
-    pub checks: BTreeMap<ServiceName, Check>,
-    /// Since when the run is ready, for waits.
-    pub running_since: Option<Duration>,
-    /// Whether what is known of the process is not older than the last time the monitor was held up.
-    pub fresh: bool,
-    restarts: u32,
-}
-
-/// The verdict of one check on one instance.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Check {
-    /// Good or bad; none while there are too few tries.
-    pub good: Option<bool>,
-    /// Since when.
-    pub since: UnixSeconds,
-    /// The last result in words.
-    pub detail: String,
-    /// How long the last try took.
-    pub latency_ms: Option<f64>,
-    /// When the last try was made.
-    pub at: UnixSeconds,
-    /// How often the verdict turned bad; tells occurrences apart.
-    pub falls: u32,
-    threshold: Threshold,
-    /// As [`Slot::fresh`].
-    pub fresh: bool,
-}
-
-/// The last heartbeat of an instance.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Beat {
-    /// What it said.
-    pub status: HeartbeatStatus,
-    /// Why.
-    pub detail: String,
-    /// How long until the next is overdue; none: it announced no interval.
-    pub timeout: Option<Duration>,
-    /// When it was heard, for waits.
-    pub heard_mono: Duration,
-    /// When it was heard.
-    pub heard: UnixSeconds,
-    /// Since when it says this, or is lost.
-    pub since: UnixSeconds,
-    /// Since when it is overdue, or its last will has not been taken back.
-    pub lost: bool,
-    /// How often it was lost; tells occurrences apart.
-    pub losses: u32,
-    /// Whether one came at all; none yet where the file demands them.
-    pub came: bool,
-    /// As [`Slot::fresh`].
-    pub fresh: bool,
 }
 
 // === impl Watch ===
@@ -178,32 +100,16 @@ impl Watch {
         self.drop_old_beats();
     }
 
+    /// Takes one slot of the picture, unless more recent news of it came before.
     fn slot(&mut self, seen: &InstanceStatus, now: Now) {
-        let known = self.slots.get_mut(&seen.slot);
-        let slot = match known {
-            Some(slot) if slot.since > seen.since && slot.epoch >= seen.epoch => return,
-            Some(slot) => slot,
-            None => {
-                let slot = Slot::new(seen);
-                self.slots.entry(seen.slot).or_insert(slot)
-            }
-        };
-        slot.ports.clone_from(&seen.ports);
-        let more_restarts = seen.restarts > slot.restarts;
-        slot.restarts = seen.restarts;
-        slot.enter(
-            &Entering {
-                instance: seen.instance.as_ref(),
-                epoch: seen.epoch,
-                state: seen.state,
-                since: seen.since,
-                reason: &seen.reason,
-                exit: seen.exit.as_ref(),
-                last_lines: &[],
-                restarted: more_restarts,
-            },
-            now,
-        );
+        let slot = self
+            .slots
+            .entry(seen.slot)
+            .or_insert_with(|| Slot::new(seen));
+        if slot.since > seen.since && slot.epoch >= seen.epoch {
+            return;
+        }
+        slot.see(seen, now);
         self.expect_beat(seen.slot, now);
     }
 
@@ -303,240 +209,5 @@ impl Watch {
         self.beats
             .get(&slot.instance)
             .or_else(|| self.beats.get(&None))
-    }
-}
-
-// === impl Slot ===
-
-/// What a slot is told of its process.
-struct Entering<'a> {
-    instance: Option<&'a InstanceId>,
-    epoch: Epoch,
-    state: InstanceState,
-    since: UnixSeconds,
-    reason: &'a str,
-    exit: Option<&'a Exit>,
-    last_lines: &'a [String],
-    /// Whether the orchestrator counted a restart since it was last heard.
-    restarted: bool,
-}
-
-impl Slot {
-    /// A slot seen for the first time: ends from before do not count.
-    fn new(seen: &InstanceStatus) -> Self {
-        let down = matches!(seen.state, InstanceState::Backoff | InstanceState::Failed);
-        Self {
-            instance: None,
-            epoch: seen.epoch,
-            state: InstanceState::Waiting,
-            since: 0.0,
-            reason: String::new(),
-            ports: BTreeMap::new(),
-            exit: seen.exit.clone().filter(|_| !down),
-            last_lines: Vec::new(),
-            exits: 0,
-            recovering: false,
-            checks: BTreeMap::new(),
-            running_since: None,
-            fresh: true,
-            restarts: seen.restarts,
-        }
-    }
-
-    /// A slot of which only a change is known.
-    fn before(change: &Transition) -> Self {
-        Self {
-            instance: None,
-            epoch: change.epoch,
-            state: change.from,
-            since: 0.0,
-            reason: String::new(),
-            ports: BTreeMap::new(),
-            exit: None,
-            last_lines: Vec::new(),
-            exits: 0,
-            recovering: false,
-            checks: BTreeMap::new(),
-            running_since: None,
-            fresh: true,
-            restarts: change.restarts,
-        }
-    }
-
-    fn take(&mut self, change: &Transition, now: Now) {
-        self.restarts = self.restarts.max(change.restarts);
-        self.enter(
-            &Entering {
-                instance: change.instance.as_ref(),
-                epoch: change.epoch,
-                state: change.to,
-                since: change.at,
-                reason: &change.reason,
-                exit: change.exit.as_ref(),
-                last_lines: &change.last_lines,
-                restarted: false,
-            },
-            now,
-        );
-    }
-
-    fn enter(&mut self, to: &Entering<'_>, now: Now) {
-        let at_rest = [
-            InstanceState::Stopped,
-            InstanceState::Completed,
-            InstanceState::Failed,
-        ];
-        if at_rest.contains(&self.state) && !at_rest.contains(&to.state) {
-            // Started by a person: a clean slate.
-            self.exits = 0;
-            self.recovering = false;
-        }
-        self.note_exit(to);
-        if self.instance.as_ref() != to.instance {
-            self.checks.clear();
-            self.running_since = None;
-        }
-        self.instance = to.instance.cloned();
-        self.epoch = to.epoch;
-        self.state = to.state;
-        self.since = to.since;
-        self.reason.clear();
-        self.reason.push_str(to.reason);
-        self.fresh = true;
-        match to.state {
-            InstanceState::Running => {
-                self.running_since.get_or_insert(now.mono);
-                self.recovering = false;
-            }
-            InstanceState::Stopping | InstanceState::Stopped | InstanceState::Completed => {
-                self.recovering = false;
-                self.running_since = None;
-            }
-            InstanceState::Waiting
-            | InstanceState::Starting
-            | InstanceState::Backoff
-            | InstanceState::Failed => self.running_since = None,
-        }
-    }
-
-    /// Counts an end once, however often and by whichever message it is told.
-    fn note_exit(&mut self, to: &Entering<'_>) {
-        let Some(exit) = to.exit else { return };
-        if !to.last_lines.is_empty() {
-            self.last_lines = to.last_lines.to_vec();
-        }
-        if self.exit.as_ref().is_some_and(|known| exit.at <= known.at) {
-            return;
-        }
-        self.exit = Some(exit.clone());
-        let unexpected =
-            matches!(to.state, InstanceState::Backoff | InstanceState::Failed) || to.restarted;
-        if unexpected {
-            self.exits += 1;
-            self.recovering = true;
-        }
-        if to.last_lines.is_empty() {
-            self.last_lines.clear();
-        }
-    }
-}
-
-// === impl Check ===
-
-/// One try of a check, as the prober reports it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Try {
-    /// Whether it succeeded.
-    pub good: bool,
-    /// The result in words.
-    pub detail: String,
-    /// How long it took.
-    pub latency_ms: f64,
-    /// When it was begun.
-    pub begun: Duration,
-}
-
-impl Check {
-    /// No verdict yet. It turns after `rise` successes or `fall` failures in a row.
-    pub(crate) fn new(rise: u32, fall: u32, now: Now) -> Self {
-        Self {
-            good: None,
-            since: now.unix,
-            detail: "no result yet".to_owned(),
-            latency_ms: None,
-            at: now.unix,
-            falls: 0,
-            threshold: Threshold::new(rise, fall),
-            fresh: true,
-        }
-    }
-
-    /// Counts a try.
-    pub(crate) fn count(&mut self, attempt: Try, now: Now) {
-        self.detail = attempt.detail;
-        self.latency_ms = Some(attempt.latency_ms);
-        self.at = now.unix;
-        self.fresh = true;
-        let turned = self.threshold.observe(attempt.good);
-        if let Some(verdict) = turned {
-            self.good = Some(verdict == Verdict::Good);
-            self.falls += u32::from(verdict == Verdict::Bad);
-            self.since = now.unix;
-        }
-    }
-}
-
-// === impl Beat ===
-
-impl Beat {
-    fn awaited(timeout: Duration, now: Now) -> Self {
-        Self {
-            status: HeartbeatStatus::Healthy,
-            detail: "none yet".to_owned(),
-            timeout: Some(timeout),
-            heard_mono: now.mono,
-            heard: now.unix,
-            since: now.unix,
-            lost: false,
-            losses: 0,
-            came: false,
-            fresh: true,
-        }
-    }
-
-    fn take(&mut self, heartbeat: &Heartbeat, timeout: Option<Duration>, now: Now) {
-        if self.status != heartbeat.status || self.lost {
-            self.since = now.unix;
-        }
-        self.status = heartbeat.status;
-        self.detail = heartbeat.detail.clone().unwrap_or_default();
-        self.timeout = timeout;
-        self.heard_mono = now.mono;
-        self.heard = now.unix;
-        self.lost = false;
-        self.came = true;
-        self.fresh = true;
-    }
-
-    /// Notes when it is overdue. A last will counts only after `offline_after`: the connection may come
-    /// back, or the process may have ended, which says more.
-    pub(crate) fn look(&mut self, offline_after: Duration, now: Now) {
-        let silent = now.mono.saturating_sub(self.heard_mono);
-        let overdue = match self.status {
-            HeartbeatStatus::Offline => silent >= offline_after,
-            HeartbeatStatus::Stopping => false,
-            _ => self.timeout.is_some_and(|timeout| silent > timeout),
-        };
-        if overdue && !self.lost && self.fresh {
-            self.lost = true;
-            self.losses += 1;
-            self.since = now.unix;
-        }
-    }
-
-    /// Starts the wait for the next one anew: nothing could be heard meanwhile.
-    pub(crate) fn wait_again(&mut self, now: Now) {
-        self.fresh = true;
-        self.heard_mono = now.mono;
     }
 }

@@ -114,7 +114,7 @@ pub(super) async fn acknowledge(
     note(
         &module,
         &identity.to_string(),
-        "health.acknowledge",
+        "acknowledge",
         format!("alert:{id}"),
     )
     .await?;
@@ -132,7 +132,7 @@ pub(super) async fn restart(
     note(
         &module,
         &identity.to_string(),
-        "health.restart",
+        "restart",
         format!("service:{service}"),
     )
     .await?;
@@ -153,7 +153,7 @@ pub(super) async fn restart(
 async fn note(
     module: &HealthModule,
     actor: &str,
-    action: &'static str,
+    verb: &'static str,
     target: String,
 ) -> Result<(), ApiError> {
     let (actor, time_unix_us) = (actor.to_owned(), module.clock.unix_us());
@@ -163,7 +163,7 @@ async fn note(
             let entry = audit::Entry {
                 time_unix_us,
                 actor: &actor,
-                action,
+                action: &format!("health.{verb}"),
                 target: &target,
                 outcome: audit::Outcome::Done,
                 detail: &json!({}),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::story::{Story, TICK_MS};
 use super::*;
 
 /// One step of a story.
