@@ -53,6 +53,10 @@ const INPUTS_PER_TURN: usize = 256;
 /// How often the status is published at most: people do not see more, and 1,000 instances make a large one.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 
+/// How often it is looked whether what somebody waits for has come to rest: often enough for people, and
+/// not after each of the thousands of events of a large start.
+const SETTLE_INTERVAL: Duration = Duration::from_millis(10);
+
 /// A sleep without end, in practice.
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -150,6 +154,7 @@ pub(crate) struct Engine {
     answers: BTreeMap<u64, oneshot::Sender<FleetAnswer>>,
     last_request: u64,
     settling: Vec<(Vec<ServiceName>, oneshot::Sender<Arc<FleetStatus>>)>,
+    settle_looked: Option<Instant>,
     closing: Option<oneshot::Sender<Vec<Killed>>>,
     killed: Vec<Killed>,
     usages: watch::Receiver<Arc<Usages>>,
@@ -248,6 +253,7 @@ impl Engine {
             answers: BTreeMap::new(),
             last_request: 0,
             settling: Vec::new(),
+            settle_looked: None,
             closing: None,
             killed: Vec::new(),
             usages,
@@ -545,7 +551,12 @@ impl Engine {
         if self.settling.is_empty() || self.memory.is_some() {
             return;
         }
-        let (core, now) = (&self.core, self.cx.clock.now() - self.origin);
+        let now = self.cx.clock.now();
+        if self.settle_looked.is_some_and(|last| now - last < SETTLE_INTERVAL) {
+            return;
+        }
+        self.settle_looked = Some(now);
+        let (core, now) = (&self.core, now - self.origin);
         let is_settled = |services: &[ServiceName]| core.is_settled(services, now);
         let (settled, waiting) = std::mem::take(&mut self.settling)
             .into_iter()
@@ -587,7 +598,7 @@ impl Engine {
 
     fn wake(&self) -> Instant {
         let timer = self.core.next_timer().map(|at| self.origin + at);
-        let look = (!self.settling.is_empty()).then(|| self.cx.clock.now() + PUBLISH_INTERVAL);
+        let look = (!self.settling.is_empty()).then(|| self.cx.clock.now() + SETTLE_INTERVAL);
         let next = timer.into_iter().chain(self.publish_at).chain(look).min();
         next.unwrap_or_else(|| self.cx.clock.now() + LONG)
     }
