@@ -22,6 +22,9 @@ const UNFINISHED: [&str; 4] = [
     concat!("FIX", "ME"),
 ];
 
+/// Verbs of audit logs, which are written like codes and are none: nobody is answered with them.
+const AUDIT_VERBS: [&str; 4] = ["acknowledge", "leave", "register", "restart"];
+
 /// Codes that every module can answer with through `ApiError`'s constructors.
 const COMMON_CODES: [&str; 3] = ["internal", "not_found", "unavailable"];
 
@@ -230,6 +233,7 @@ fn is_code(text: &str, modules: &[&str]) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     modules.contains(&module)
         && is_word
+        && !AUDIT_VERBS.contains(&what)
         && !matches!(what, "db" | "rs" | "json" | "log" | "lock" | "key")
 }
 
@@ -245,6 +249,7 @@ mod tests {
         check("host.no_such_path", true);
         check("registry.internal", true);
         check("host.json", false);
+        check("registry.register", false);
         check("nobody.internal", false);
         check("host", false);
         check("host.No", false);
