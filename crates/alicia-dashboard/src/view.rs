@@ -213,7 +213,7 @@ fn row(
             td.number { (instance.restarts) }
             td.number { (cpu(instance.cpu)) }
             td.number { (memory(instance.memory_bytes)) }
-            td.line { @if let Some(line) = line { (line.text) } }
+            td.line { @if let Some(line) = line { (plain(&line.text)) } }
         }
     }
 }
@@ -317,7 +317,7 @@ fn output(lines: &[(u32, Line)]) -> Markup {
                 div.output role="log" aria-labelledby="output-title" tabindex="0" {
                     @for (slot, line) in lines {
                         div class=(stream_class(line.stream)) {
-                            time { (clock_time(line.unix_us)) } " " span.slot { (slot) } " " (line.text)
+                            time { (clock_time(line.unix_us)) } " " span.slot { (slot) } " " (plain(&line.text))
                         }
                     }
                 }
@@ -391,6 +391,26 @@ fn memory(bytes: Option<u64>) -> String {
     )
 }
 
+/// A line without the escape sequences with which programs colour their output (ECMA-48, section 5.4), and without
+/// other control characters.
+fn plain(line: &str) -> String {
+    let mut rest = line.chars();
+    let mut text = String::with_capacity(line.len());
+    while let Some(c) = rest.next() {
+        if c == '\u{1b}' {
+            if rest.as_str().starts_with('[') {
+                // Parameters, then one final byte from 0x40 to 0x7E.
+                rest.by_ref()
+                    .skip(1)
+                    .find(|c| ('\u{40}'..='\u{7e}').contains(c));
+            }
+        } else if c == '\t' || !c.is_control() {
+            text.push(c);
+        }
+    }
+    text
+}
+
 /// A length of time in its two largest units.
 #[expect(
     clippy::cast_possible_truncation,
@@ -445,6 +465,17 @@ mod tests {
             html.contains("&lt;script&gt;") && !html.contains("<script>"),
             "{html}"
         );
+    }
+
+    #[test]
+    fn colours_of_programs_are_left_out() {
+        let check = |line: &str, text: &str| assert_eq!(plain(line), text);
+        check("plain", "plain");
+        check(
+            "\u{1b}[2m12:00\u{1b}[0m \u{1b}[1;31mred\u{1b}[0m",
+            "12:00 red",
+        );
+        check("bell\u{7}, lone \u{1b} and \u{1b}[", "bell, lone  and ");
     }
 
     #[test]

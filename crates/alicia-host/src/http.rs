@@ -40,15 +40,16 @@ pub(crate) fn site(platform: Platform, guard: Guard) -> Site {
     let (house, is_alone) = (platform.house.clone(), platform.is_alone);
     let site = platform::router(platform)
         .fallback(move |request: Request| to_modules(house.clone(), is_alone, request))
+        .layer(axum::middleware::from_fn(move |request, next| {
+            let guard = guard.clone();
+            async move { guard.pass(request, next).await }
+        }))
+        // Outside of the guard, which reads problem documents to write the request id into them.
         .layer(
             CompressionLayer::new()
                 .gzip(true)
                 .compress_when(WholeAnswers),
-        )
-        .layer(axum::middleware::from_fn(move |request, next| {
-            let guard = guard.clone();
-            async move { guard.pass(request, next).await }
-        }));
+        );
     BoxCloneSyncService::new(site)
 }
 

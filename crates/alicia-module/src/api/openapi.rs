@@ -82,8 +82,8 @@ fn describe(group: &Group<'_>, operation: &Operation, generator: &mut SchemaGene
         described["security"] = json!([{ "key": [] }]);
     }
     if let Access::Scope(scope) = operation.access {
-        described["description"] =
-            json!(format!("Needs a key with the scope {scope:?}.").to_lowercase());
+        let scope = format!("{scope:?}").to_lowercase();
+        described["description"] = json!(format!("Needs a key with the scope {scope}."));
     }
     described
 }
@@ -101,11 +101,16 @@ fn operation_id(tag: &str, operation: &Operation) -> String {
         .join("_")
 }
 
+/// Answers of the same status are one response in several forms; the first one's text describes it.
 fn responses(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     let problem = json!({ "$ref": "#/components/responses/Problem" });
     let mut responses = Map::new();
     for answer in &operation.answers {
-        responses.insert(answer.status.to_string(), response(answer, generator));
+        let media = media(answer, generator);
+        let response = responses
+            .entry(answer.status.to_string())
+            .or_insert_with(|| json!({ "description": answer.text, "content": {} }));
+        response["content"][answer.content_type] = media;
     }
     for (status, text) in &operation.refuses {
         let content = json!({ PROBLEM_CONTENT_TYPE: {
@@ -120,15 +125,12 @@ fn responses(operation: &Operation, generator: &mut SchemaGenerator) -> Value {
     Value::Object(responses)
 }
 
-fn response(answer: &Documented, generator: &mut SchemaGenerator) -> Value {
+fn media(answer: &Documented, generator: &mut SchemaGenerator) -> Value {
     let schema = match answer.schema {
         Some(schema_of) => schema_of(generator).to_value(),
         None => json!({ "type": "string" }),
     };
-    json!({
-        "description": answer.text,
-        "content": { answer.content_type: { "schema": schema } },
-    })
+    json!({ "schema": schema })
 }
 
 fn path_parameters(operation: &Operation) -> Vec<Value> {
@@ -227,7 +229,8 @@ mod tests {
         let api: Api = Api::new().with(
             Operation::get("/agents/{id}", "Finds.")
                 .params::<Wanted>()
-                .answers::<Agents>(200, "Found."),
+                .answers::<Agents>(200, "Found.")
+                .answers_text(200, "text/plain", "As text."),
             agents,
         );
         let group = Group {
@@ -241,6 +244,9 @@ mod tests {
         assert_eq!(operation["security"], json!([{ "key": [] }]));
         let schema = &operation["responses"]["200"]["content"]["application/json"]["schema"];
         assert_eq!(schema["$ref"], "#/components/schemas/Agents");
+        let content = &operation["responses"]["200"]["content"];
+        assert_eq!(content["text/plain"]["schema"]["type"], "string");
+        assert_eq!(operation["responses"]["200"]["description"], "Found.");
         assert!(document["components"]["schemas"]["Problem"].is_object());
         let names: Vec<&Value> = operation["parameters"]
             .as_array()
