@@ -119,7 +119,9 @@ fn look(api: Api<Arc<Orchestrator>>) -> Api<Arc<Orchestrator>> {
         .answers::<Dependencies>(
             200,
             "The graph; as text with `format=dot` or `format=mermaid`.",
-        ),
+        )
+        .answers_text(200, "text/vnd.graphviz", "With `format=dot`.")
+        .answers_text(200, "text/plain", "With `format=mermaid`."),
         views::dependencies,
     )
     .with(
@@ -133,6 +135,7 @@ fn look(api: Api<Arc<Orchestrator>>) -> Api<Arc<Orchestrator>> {
             "text/plain",
             "Lines; each a JSON object with `Accept: application/x-ndjson`.",
         )
+        .answers_text(200, "application/x-ndjson", "When asked for.")
         .refuses(404, UNKNOWN)
         .refuses(
             503,

@@ -552,7 +552,10 @@ impl Engine {
             return;
         }
         let now = self.cx.clock.now();
-        if self.settle_looked.is_some_and(|last| now - last < SETTLE_INTERVAL) {
+        if self
+            .settle_looked
+            .is_some_and(|last| now - last < SETTLE_INTERVAL)
+        {
             return;
         }
         self.settle_looked = Some(now);

@@ -1,5 +1,6 @@
 //! What one can look at over REST.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use alicia_contract::health::{HealthState, ServiceHealth};
@@ -54,8 +55,7 @@ pub(crate) struct AuditParams {
     #[schemars(range(min = 1, max = 1000))]
     limit: Option<u16>,
     /// Only rows before this id: the last one of the page before.
-    #[schemars(range(min = 1))]
-    before: Option<u32>,
+    before: Option<NonZeroU32>,
 }
 
 /// A row of the audit log.
@@ -178,7 +178,7 @@ pub(crate) async fn audit(
     }
     let cursor = params
         .before
-        .map_or(Cursor::NEWEST, |id| Cursor::Before(id.into()));
+        .map_or(Cursor::NEWEST, |id| Cursor::Before(id.get().into()));
     let read = module
         .cx
         .store

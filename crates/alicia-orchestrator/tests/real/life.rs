@@ -335,3 +335,27 @@ async fn what_does_not_end_in_time_is_killed_when_the_house_closes() {
     closing.await.expect("the deadline is kept");
     assert!(!lives(pid));
 }
+
+#[tokio::test]
+async fn another_user_runs_it_and_can_read_its_token() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("not root: other users are not tested");
+        return;
+    }
+    let home = crate::support::Home::new();
+    // Others must get to the credentials and to the directory of the service.
+    for directory in [home.path().to_owned(), home.path().join("data")] {
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(directory, open).expect("it is ours");
+    }
+    let script = "echo $(id -un) $USER $HOME; cat $ALICIA_TOKEN_FILE >/dev/null && echo token; exec sleep 1000";
+    let services = json!({ "api": { "command": shell(script), "user": "nobody" } });
+    let house = House::open(home, services, Config::default()).await;
+    house.until_running("api", 1).await;
+    eventually("it has read its token", async || {
+        let logs = house.text("/services/api/logs").await;
+        logs.contains("nobody nobody /nonexistent") && logs.contains(" token")
+    })
+    .await;
+    house.finish().await;
+}

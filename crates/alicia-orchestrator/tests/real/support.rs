@@ -106,6 +106,17 @@ impl House {
 
     /// A host in a home that may have had one before.
     pub(crate) async fn open(home: Arc<Home>, services: Value, config: Config) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-test-keeper"));
+        Self::open_with(home, services, config, program).await
+    }
+
+    /// A host whose keeper is this program.
+    pub(crate) async fn open_with(
+        home: Arc<Home>,
+        services: Value,
+        config: Config,
+        program: PathBuf,
+    ) -> Self {
         let data = home.path().join("data");
         let paths = Paths::new(&data, home.path());
         std::fs::create_dir_all(data.join("data")).expect("it can be made");
@@ -138,7 +149,7 @@ impl House {
             identity,
             fleet: fleet_out,
             paths: paths.clone(),
-            program: PathBuf::from(env!("CARGO_BIN_EXE_orchestrator-test-keeper")),
+            program,
             addresses,
             external_bus: None,
             tasks: tasks.clone(),
@@ -168,6 +179,11 @@ impl House {
     pub(crate) async fn finish(&self) {
         self.module.stop(Ending::Finish).await;
         assert!(self.tasks.shut_down(DEADLINE).await);
+    }
+
+    /// The database goes away while the house goes on.
+    pub(crate) async fn lose_database(&self) {
+        self.store.close().await;
     }
 
     pub(crate) fn change(&self, services: Value) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::{Home, House, eventually, keeper_pids, lives, send, shell};
-use alicia_contract::orchestrator::InstanceState::{Completed, Failed, Running, Stopped};
+use alicia_contract::orchestrator::InstanceState::{Completed, Failed, Running, Stopped, Waiting};
 use alicia_module::Module;
 use alicia_module::module::{Ending, Health};
 use alicia_orchestrator::Config;
@@ -190,23 +190,42 @@ async fn a_failed_one_stays_failed_over_a_crash_until_its_settings_change() {
 }
 
 #[tokio::test]
-async fn without_a_keeper_health_says_so() {
-    let house = House::new(json!({})).await;
-    eventually("it is connected", async || {
-        house.module.health() == Health::Ok
-    })
-    .await;
-    let [keeper] = keeper_pids(house.home().path())[..] else {
-        panic!("one keeper");
-    };
-    // A keeper that answers nothing any more is away as well, but is noticed only when it is asked.
-    send(keeper.try_into().expect("a pid"), Signal::KILL);
-    eventually("a new one is there", async || {
-        let pids = keeper_pids(house.home().path());
-        pids.iter().any(|pid| *pid != keeper)
+async fn without_a_keeper_health_says_so_and_services_wait() {
+    let home = Home::new();
+    let services = json!({ "api": { "command": "sleep 1000" } });
+    let program = home.path().join("no-such-program");
+    let house = House::open_with(home, services, Config::default(), program).await;
+    let waiting = house.until("api", 1, |i| i.reason.contains("keeper")).await;
+    assert_eq!(waiting.state, Waiting);
+    eventually("health has the reason", async || {
+        matches!(house.module.health(), Health::Degraded(why) if why.contains("no-such-program"))
     })
     .await;
     tokio::time::timeout(Duration::from_secs(20), house.finish())
         .await
         .expect("it closes");
+}
+
+#[tokio::test]
+async fn without_a_database_restarts_go_on_and_commands_are_refused() {
+    let house = House::new(json!({ "api": { "command": "sleep 1000" } })).await;
+    let old = house.pid("api", 1).await;
+    house.lose_database().await;
+    send(old, Signal::KILL);
+    house
+        .until("api", 1, |i| {
+            i.state == Running && i.pid.is_some_and(|pid| pid != old)
+        })
+        .await;
+    let (status, problem) = house.post("/services/api/stop", json!({})).await;
+    assert_eq!(
+        (status.as_u16(), &problem["code"]),
+        (500, &json!("orchestrator.internal"))
+    );
+    assert_eq!(
+        house.state("api", 1).await,
+        Some(Running),
+        "what cannot be audited is not done"
+    );
+    house.finish().await;
 }
