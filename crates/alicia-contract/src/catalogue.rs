@@ -97,6 +97,12 @@ pub const TOPICS: &[Entry] = &[
         "any service or agent",
         "leaves",
     ),
+    event(
+        discovery::EVENTS,
+        "discovery::EVENTS",
+        "registry",
+        "instances as they come, fall silent and go",
+    ),
     state(
         discovery::INSTANCES,
         "discovery::INSTANCES",
@@ -195,7 +201,8 @@ mod tests {
             found,
             [
                 discovery::REGISTER.template(),
-                discovery::UNREGISTER.template()
+                discovery::UNREGISTER.template(),
+                discovery::EVENTS.template()
             ]
         );
         let found: Vec<_> = within(orchestrator::REQUESTS.template()).collect();

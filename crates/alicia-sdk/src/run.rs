@@ -5,6 +5,8 @@
 //!       └────────────────────────────signal──────────────────────────────────┘
 //! ```
 
+use std::io::IsTerminal as _;
+
 use alicia_bus::{Bus, Options};
 use alicia_contract::health::CHECK;
 use alicia_contract::orchestrator::SERVICE_COMMAND;
@@ -176,6 +178,7 @@ fn log_to_stderr() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let initialised = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .try_init();
     if initialised.is_err() {

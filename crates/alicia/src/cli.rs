@@ -34,7 +34,7 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// The file, or a directory of fragments. Default: ./alicia.yaml, else a built-in example fleet.
-    #[arg(short, long, global = true, env = "ALICIA_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "ALICIA_FILE", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// The data directory. Default: the file's `data`, else $XDG_STATE_HOME/alicia.
     #[arg(long, global = true, env = "ALICIA_DATA", value_name = "DIR")]

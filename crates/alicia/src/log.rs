@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
 
 use crate::failure::Outcome;
+use crate::place;
 
 /// Starts the log on standard error.
 pub(crate) fn start(settings: &LogSettings) {
@@ -32,7 +33,7 @@ pub(crate) fn start(settings: &LogSettings) {
 /// Starts the log in a file, for a host whose terminal shows a table.
 pub(crate) fn start_in_file(settings: &LogSettings, path: &Path) -> Outcome<()> {
     let directory = path.parent().unwrap_or(Path::new("/"));
-    std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    place::make_private(directory)?;
     let file = OpenOptions::new()
         .create(true)
         .append(true)

@@ -21,6 +21,7 @@ mod error_pages;
 mod example;
 mod failure;
 mod log;
+mod pipe;
 mod show;
 
 use std::process::ExitCode;
@@ -29,8 +30,8 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
-    match command::run(cli) {
+    pipe::until_nobody_reads(|| match command::run(cli) {
         Ok(code) => code,
         Err(failure) => failure.tell(),
-    }
+    })
 }

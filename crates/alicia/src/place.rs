@@ -1,6 +1,9 @@
 //! Which file, which data directory, which host: found in the same way by every command.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use alicia_contract::platform::HostFile;
 use alicia_file::{Fault, Sources};
@@ -34,6 +37,9 @@ const NOT_SETTINGS: &[&str] = &[
     "ALICIA_TOPIC_PREFIX",
     "ALICIA_REQUIRE_ALL",
 ];
+
+/// The kernel knows the time of the boot in whole seconds only.
+const CLOCK_SLACK: Duration = Duration::from_secs(2);
 
 /// Where the fleet is described.
 #[derive(Debug, Clone)]
@@ -121,6 +127,15 @@ pub(crate) fn data_directory(global: &Global, loaded: Option<&Loaded>) -> Outcom
     Ok(std::path::absolute(directory)?)
 }
 
+/// Makes a directory that only this user may enter, as the data directory is: it holds keys.
+pub(crate) fn make_private(directory: &Path) -> anyhow::Result<()> {
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory);
+    made.with_context(|| format!("make {}", directory.display()))
+}
+
 /// Where things lie, for commands that talk to a host. A faulty file must not keep one from asking the host
 /// that runs, so that only `data:` is of interest here.
 pub(crate) fn paths(global: &Global) -> Outcome<Paths> {
@@ -137,10 +152,34 @@ pub(crate) fn paths(global: &Global) -> Outcome<Paths> {
 pub(crate) fn running_host(paths: &Paths) -> Option<HostFile> {
     let text = std::fs::read(paths.host_file()).ok()?;
     let host: HostFile = serde_json::from_slice(&text).ok()?;
-    let pid = rustix::process::Pid::from_raw(i32::try_from(host.pid).ok()?)?;
-    rustix::process::test_kill_process(pid)
-        .is_ok()
-        .then_some(host)
+    let written = std::fs::metadata(paths.host_file()).ok()?.modified().ok()?;
+    is_alive(host.pid, written.duration_since(UNIX_EPOCH).ok()?).then_some(host)
+}
+
+/// Whether a process of this id runs that was there at this time since 1970. One that was killed stays a
+/// zombie until its parent looks, and an id that is younger belongs to somebody else.
+fn is_alive(pid: u32, since_epoch: Duration) -> bool {
+    started(pid).is_some_and(|start| start <= since_epoch + CLOCK_SLACK)
+}
+
+/// When a process started, since 1970; `None` when there is none, or only a zombie (proc(5), `/proc/pid/stat`).
+fn started(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name, in brackets, and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?;
+    let start_ticks: u64 = fields.nth(18)?.parse().ok()?;
+    let boot = std::fs::read_to_string("/proc/stat").ok()?;
+    let boot_s: u64 = boot
+        .lines()
+        .find_map(|line| line.strip_prefix("btime "))?
+        .trim()
+        .parse()
+        .ok()?;
+    let start = Duration::from_secs(boot_s)
+        + Duration::from_secs(start_ticks)
+            / u32::try_from(rustix::param::clock_ticks_per_second()).ok()?;
+    (!matches!(state, "Z" | "X")).then_some(start)
 }
 
 /// The program file of this very process.

@@ -63,9 +63,11 @@ impl Connected {
     /// Runs a command while the connection is kept going.
     async fn drive(&self, command: impl Future<Output = Outcome>) -> Outcome {
         let mut connection = self.connection.lock().await;
+        let mut command = std::pin::pin!(command);
         tokio::select! {
-            outcome = command => outcome,
-            () = connection.as_mut() => Err(anyhow::anyhow!("keep the connection to the bus").into()),
+            outcome = &mut command => outcome,
+            // The command closed it and is about to end; or it is lost for good, and the command says so.
+            () = connection.as_mut() => command.await,
         }
     }
 }

@@ -7,7 +7,7 @@ mod entry;
 mod template;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use alicia_contract::ServiceName;
@@ -114,15 +114,18 @@ fn write(directory: &Path, template: &Template, values: &Values) -> anyhow::Resu
 fn write_files(directory: &Path, template: &Template, values: &Values) -> anyhow::Result<()> {
     fs::create_dir(directory).with_context(|| format!("make {}", directory.display()))?;
     for (name, text) in template.files() {
-        let path: PathBuf = directory.join(name);
-        let parent = path.parent().expect("it lies in the directory");
-        fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
-        fs::write(&path, values.fill(text)).with_context(|| format!("write {}", path.display()))?;
+        write_file(&directory.join(name), &values.fill(text))?;
     }
     for (name, text) in template.library() {
-        fs::write(directory.join(name), text).with_context(|| format!("write {name}"))?;
+        write_file(&directory.join(name), text)?;
     }
     Ok(())
+}
+
+fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    let parent = path.parent().expect("it lies in the directory");
+    fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 fn tell(global: &Global, name: &ServiceName, file: &Path, directory: &Path) -> Outcome {

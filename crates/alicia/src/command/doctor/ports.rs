@@ -12,33 +12,24 @@ use super::Finding;
 const BUS_DEFAULT: &str = "127.0.0.1:1883";
 
 pub(super) fn look(loaded: &Loaded, running: Option<&HostFile>) -> Vec<Finding> {
+    let (page, bus) = ("port of the page", "port of the bus");
+    if let Some(host) = running {
+        let address = host.bus.as_deref().unwrap_or("none");
+        let ours = |check, url: &str| Finding::ok(check, format!("{url}, our own host"));
+        return vec![ours(page, &host.api), ours(bus, address)];
+    }
     let here = Here::new("");
     let http = loaded.settings.http.listen;
-    let mut findings = vec![port(
-        "port of the page",
-        http,
-        running,
-        &here,
-        "http.listen",
-    )];
-    match (&loaded.settings.bus.url, bus(loaded)) {
-        (Some(url), _) => findings.push(Finding::ok(
-            "port of the bus",
-            format!("none, the bus is at {url}"),
-        )),
-        (None, Some(bus)) => findings.push(port(
-            "port of the bus",
-            bus,
-            running,
-            &here,
-            "broker.listen",
-        )),
-        (None, None) => findings.push(Finding::ok("port of the bus", "none, the broker is off")),
-    }
-    findings
+    let of_bus = match (&loaded.settings.bus.url, broker(loaded)) {
+        (Some(url), _) => Finding::ok(bus, format!("none, the bus is at {url}")),
+        (None, Some(address)) => port(bus, address, &here, "broker.listen"),
+        (None, None) => Finding::ok(bus, "none, the broker is off"),
+    };
+    vec![port(page, http, &here, "http.listen"), of_bus]
 }
 
-fn bus(loaded: &Loaded) -> Option<SocketAddr> {
+/// Where the embedded broker is to listen; none when it is off.
+fn broker(loaded: &Loaded) -> Option<SocketAddr> {
     let section = loaded.section("broker");
     let written = section["listen"].as_str().unwrap_or(BUS_DEFAULT);
     written
@@ -47,29 +38,14 @@ fn bus(loaded: &Loaded) -> Option<SocketAddr> {
         .filter(|_| loaded.settings.is_enabled("broker"))
 }
 
-fn port(
-    check: &str,
-    address: SocketAddr,
-    running: Option<&HostFile>,
-    here: &Here,
-    setting: &str,
-) -> Finding {
-    let port = address.port();
-    if port == 0 {
+/// Of a fleet that does not run: nobody may have its ports.
+fn port(check: &str, address: SocketAddr, here: &Here, setting: &str) -> Finding {
+    if address.port() == 0 {
         return Finding::ok(check, "any free one");
     }
-    let Some(listener) = here.listener(port) else {
+    let Some(listener) = here.listener(address.port()) else {
         return Finding::ok(check, format!("{address} is free"));
     };
-    let is_ours = running.is_some_and(|host| {
-        let is_named = |url: &str| url.ends_with(&format!(":{port}"));
-        listener.pid == Some(host.pid)
-            || is_named(&host.api)
-            || host.bus.as_deref().is_some_and(is_named)
-    });
-    if is_ours {
-        return Finding::ok(check, format!("{address}, our own host"));
-    }
     let by = match (&listener.program, listener.pid) {
         (Some(program), Some(pid)) => format!("{program} (pid {pid})"),
         (None, Some(pid)) => format!("the process {pid}"),
@@ -92,32 +68,18 @@ mod tests {
     fn a_taken_port_names_who_has_it() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("it is bound");
-        let check = |running: Option<&HostFile>| {
-            port("port", address, running, &Here::new(""), "http.listen")
-        };
-        let taken = check(None);
+        let check = || port("port", address, &Here::new(""), "http.listen");
+        let taken = check();
         assert_eq!(taken.level, Level::Fail);
         assert!(
             taken.found.contains(&format!("pid {}", std::process::id())),
             "{}",
             taken.found
         );
-        let own = HostFile {
-            pid: std::process::id(),
-            api: String::new(),
-            bus: None,
-            version: String::new(),
-        };
-        assert_eq!(check(Some(&own)).level, Level::Ok);
         drop(listener);
-        assert_eq!(check(None).level, Level::Ok);
-        let any = port(
-            "port",
-            "127.0.0.1:0".parse().expect("an address"),
-            None,
-            &Here::new(""),
-            "http.listen",
-        );
+        assert_eq!(check().level, Level::Ok);
+        let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+        let any = port("port", any, &Here::new(""), "http.listen");
         assert_eq!(any.level, Level::Ok);
     }
 }

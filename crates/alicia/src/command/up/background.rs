@@ -23,8 +23,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(global: &Global, up: &Up, paths: &Paths) -> Outcome {
-    std::fs::create_dir_all(paths.data())
-        .with_context(|| format!("make the data directory {}", paths.data().display()))?;
+    place::make_private(paths.data())?;
     let log_start = std::fs::metadata(paths.host_log()).map_or(0, |log| log.len());
     let mut child = start(global, up, paths)?;
     let found = tokio::time::timeout(START_TIMEOUT, async {
