@@ -258,6 +258,7 @@ impl Keeper {
     fn serve(&mut self) -> Result<()> {
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         loop {
+            self.settle_scans_if_due();
             self.flush_clients();
             self.do_chores();
             if self.is_shutting_down && self.ending.is_empty() && !self.has_living() {
@@ -271,7 +272,6 @@ impl Keeper {
                 self.handle(token);
             }
             self.run_timers();
-            self.settle_scans_if_due();
         }
     }
 

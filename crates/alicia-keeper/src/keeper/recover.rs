@@ -79,6 +79,8 @@ impl Keeper {
             not_enforced: Vec::new(),
             ..record.info
         };
+        // Seen again by this keeper, whatever the record says.
+        info.empty = false;
         if info.state != InstanceState::Exited {
             info.state = InstanceState::Stopping;
         }

@@ -192,8 +192,22 @@ impl Drop for Fleet {
         while is_alive(self.keeper) && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        for pid in self.processes() {
-            kill("-KILL", pid);
+        let left = self.processes();
+        for pid in &left {
+            kill("-KILL", *pid);
+        }
+        if !std::thread::panicking() {
+            let log = std::fs::read_to_string(self.keeper_directory().join("keeper.log"));
+            let log = log.unwrap_or_default();
+            assert!(
+                !is_alive(self.keeper),
+                "the keeper does not end; its log: {log}"
+            );
+            assert!(
+                !log.contains("panicked") && !log.contains("cannot"),
+                "{log}"
+            );
+            assert!(left.is_empty(), "processes are left: {left:?}");
         }
     }
 }
