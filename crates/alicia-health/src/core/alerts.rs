@@ -65,7 +65,8 @@ pub struct Book {
 #[derive(Debug, Clone, PartialEq)]
 struct Episode {
     alert: Alert,
-    occurrence: u32,
+    /// The last occurrence that was counted; none since a restart, which began to count anew.
+    occurrence: Option<u32>,
     over_since: Option<Duration>,
     hold: Duration,
 }
@@ -98,7 +99,7 @@ impl Book {
         let hold = self.hold_of(key.rule);
         let episode = Episode {
             alert,
-            occurrence: 0,
+            occurrence: None,
             over_since: None,
             hold,
         };
@@ -219,7 +220,7 @@ impl Book {
         };
         Episode {
             alert: alert_of(condition, id_at(now, self.sequence), now),
-            occurrence: condition.occurrence,
+            occurrence: Some(condition.occurrence),
             over_since: (!condition.active).then_some(now.mono),
             hold,
         }
@@ -315,8 +316,10 @@ impl Memory {
 impl Episode {
     /// Takes what changed. A repetition raises the count and is no news; another cause is.
     fn update(&mut self, condition: &Condition, flapping: bool, now: Now) -> Option<Change> {
-        let again = condition.occurrence.saturating_sub(self.occurrence);
-        self.occurrence = condition.occurrence;
+        let counted = self.occurrence.replace(condition.occurrence);
+        let again = condition
+            .occurrence
+            .saturating_sub(counted.unwrap_or(condition.occurrence));
         let alert = &mut self.alert;
         let before = alert.clone();
         alert.count = alert.count.saturating_add(again);

@@ -13,6 +13,9 @@ use super::slot::Slot;
 use super::watch::Watch;
 use crate::suggest;
 
+/// The check that is the service's own word. With a blank, so that no check of the file has this name.
+const OWN_WORD: &str = "own word";
+
 /// The rules. Their names are part of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
@@ -241,7 +244,7 @@ fn says_unhealthy(watch: &Watch, name: Option<&str>, beat: &Beat) -> Option<Cond
     let who = name.unwrap_or(watch.service.as_str());
     let unhealthy = beat.status == HeartbeatStatus::Unhealthy && !beat.lost;
     unhealthy.then(|| Condition {
-        key: key(watch, Rule::CheckFailed, name, Some("heartbeat")),
+        key: key(watch, Rule::CheckFailed, name, Some(OWN_WORD)),
         active: true,
         occurrence: 0,
         severity: Severity::Warning,

@@ -472,6 +472,24 @@ fn alerts_survive_a_restart_of_the_monitor() {
 }
 
 #[test]
+fn a_restart_of_the_monitor_is_no_occurrence() {
+    let mut story = Story::new(&["api"]);
+    story.start("api");
+    story.enter("api", InstanceState::Failed);
+    let mut monitor = Monitor::new(Settings::default(), 2);
+    monitor.restore(story.news[0].clone());
+    story.monitor = monitor;
+    story.show();
+    let counts: Vec<u32> = story
+        .monitor
+        .book()
+        .firing()
+        .map(|alert| alert.count)
+        .collect();
+    assert_eq!(counts, [1]);
+}
+
+#[test]
 fn an_acknowledgement_is_kept_with_the_alert() {
     let mut story = Story::new(&["api"]);
     story.start("api");

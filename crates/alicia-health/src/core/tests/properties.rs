@@ -77,7 +77,7 @@ proptest! {
         for step in &steps {
             play(&mut story, step);
             let firing: Vec<_> = story.monitor.book().firing()
-                .map(|a| (a.rule.clone(), a.service.clone(), a.instance.clone(), a.labels.len()))
+                .map(|a| (a.rule.clone(), a.service.clone(), a.instance.clone(), a.labels.clone()))
                 .collect();
             let distinct: BTreeSet<_> = firing.iter().map(|key| format!("{key:?}")).collect();
             prop_assert_eq!(firing.len(), distinct.len());
