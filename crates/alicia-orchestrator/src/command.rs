@@ -241,42 +241,37 @@ fn check_reason(reason: Option<&str>) -> Result<(), Error> {
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         const NAME: &str = "orchestrator";
-        let refuse = |status, what: &str, title, error: &Error| {
-            Self::new(
-                status,
-                format!("{NAME}.{what}"),
-                title,
-                format!("failed to {error}"),
-            )
+        let refuse = |status, code: &str, title, error: &Error| {
+            Self::new(status, code, title, format!("failed to {error}"))
         };
         match &error {
             Error::Refused(Refusal::UnknownService { .. }) => refuse(
                 StatusCode::NOT_FOUND,
-                "unknown_service",
+                "orchestrator.unknown_service",
                 "No such service or group",
                 &error,
             ),
             Error::Refused(Refusal::FixedPort { .. }) => refuse(
                 StatusCode::CONFLICT,
-                "fixed_port",
+                "orchestrator.fixed_port",
                 "A port cannot be shared",
                 &error,
             ),
             Error::Refused(_) => refuse(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid_scale",
+                "orchestrator.invalid_scale",
                 "Not a number of instances",
                 &error,
             ),
             Error::LongReason(_) => refuse(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "long_reason",
+                "orchestrator.long_reason",
                 "Too long a reason",
                 &error,
             ),
             Error::NotRunning { .. } => refuse(
                 StatusCode::CONFLICT,
-                "not_running",
+                "orchestrator.not_running",
                 "It does not run",
                 &error,
             ),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_contract::fleet::StopSignal;
+use alicia_contract::fleet::{INSTANCES_MAX, StopSignal};
 use alicia_contract::orchestrator::{FleetAnswer, FleetStatus, InstanceState, Verb};
 use alicia_contract::problem::InputFault;
 use alicia_contract::{Period, ServiceName};
@@ -80,7 +80,7 @@ pub(crate) struct CommandAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     settled: Option<bool>,
     /// With `wait`: the instances as they are now.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     instances: Vec<InstanceOutcome>,
 }
 
@@ -174,7 +174,7 @@ pub(crate) async fn signal(
 ) -> Result<Answer<Signalled>, ApiError> {
     let asked = AskedSignal {
         service,
-        slot: body.slot,
+        slot: possible_slot(body.slot)?,
         signal: body.signal,
         actor: who.to_string(),
     };
@@ -275,6 +275,17 @@ fn names(parameter: &str, text: Option<&str>) -> Result<Vec<ServiceName>, ApiErr
         .map(read)
         .collect::<Result<_, _>>()
         .map_err(|error| invalid(parameter, format!("failed to {error}")))
+}
+
+/// A slot is a number that an instance can have; one that is too large is a mistake, not an absent instance.
+pub(super) fn possible_slot(slot: Option<u32>) -> Result<Option<u32>, ApiError> {
+    match slot {
+        Some(slot) if !(1..=INSTANCES_MAX).contains(&slot) => {
+            let message = format!("found {slot}, expected 1 to {INSTANCES_MAX}");
+            Err(invalid("slot", message))
+        }
+        slot => Ok(slot),
+    }
 }
 
 pub(super) fn invalid(parameter: &str, message: String) -> ApiError {

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use super::commands::invalid;
+use super::commands::{invalid, possible_slot};
 use super::{NAME, current_slots, unknown_service};
 use crate::engine::launch::log_path;
 use crate::module::Orchestrator;
@@ -88,9 +88,10 @@ pub(crate) async fn logs(
         .await?
         .ok_or_else(|| unknown_service(&name))?;
     let (filter, tail) = wanted(&params, module.cx.clock.unix_us())?;
+    let only = possible_slot(params.slot)?;
     let sources: Vec<Source> = slots
         .into_iter()
-        .filter(|slot| params.slot.is_none_or(|wanted| wanted == *slot))
+        .filter(|slot| only.is_none_or(|wanted| wanted == *slot))
         .map(|slot| Source {
             instance: format!("{name}-{slot}"),
             path: log_path(&module.cx.paths, &name, slot),

@@ -1,0 +1,195 @@
+//! What the keeper says: everything at once when a connection is made, then what happens.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use alicia_contract::orchestrator::InstanceState;
+use alicia_contract::{Epoch, InstanceId, ServiceName};
+use alicia_keeper::protocol;
+
+use super::link::Linked;
+use super::{Engine, Killed, convert, launch};
+use crate::core::Core;
+use crate::core::event::{Event, Memory, SlotId};
+use crate::store;
+
+/// A run that the keeper holds, as the shell needs it.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) run: u64,
+    pub(super) pid: u32,
+    pub(super) epoch: Epoch,
+    pub(super) slot: Option<SlotId>,
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) ports: BTreeMap<ServiceName, u16>,
+    pub(super) started_unix_ms: u64,
+}
+
+impl Engine {
+    /// A new connection: everything that the keeper holds is compared with what is known.
+    pub(super) fn linked(&mut self, linked: Linked) {
+        let started = linked.keeper_started_unix_ms;
+        if let Some((memory, keeper)) = self.memory.take() {
+            self.begin(memory, keeper == Some(started), &linked);
+        }
+        self.remember_keeper(started);
+        self.client = Some(linked.client.clone());
+        self.keeper.send_replace(Some(linked.client));
+        self.events = Some(linked.events);
+        self.held.clear();
+        for info in &linked.instances {
+            self.hold(info);
+        }
+        let unix = self.cx.clock.unix();
+        let ours = linked
+            .instances
+            .iter()
+            .filter_map(|info| convert::found(info, unix));
+        self.tell(Event::KeeperSynced(ours.collect()));
+    }
+
+    /// The first connection: now it is known whether what is remembered is about this keeper. With
+    /// another one, what was done or given up is tried again, as after a start of the machine.
+    fn begin(&mut self, mut memory: Memory, same_keeper: bool, linked: &Linked) {
+        if !same_keeper {
+            for slot in memory.slots.values_mut() {
+                slot.state = InstanceState::Stopped;
+            }
+        }
+        launch::sweep_tokens(&self.cx.paths, |name| {
+            linked.instances.iter().any(|info| info.instance == name)
+        });
+        self.revision_base += self.core.revision();
+        self.core = Core::new(memory, self.cx.seed);
+        let (fleet, selection) = self.desired.clone();
+        self.tell(Event::Desired(fleet, selection));
+    }
+
+    fn remember_keeper(&self, started_unix_ms: u64) {
+        let store = self.cx.store.clone();
+        self.cx.spawn("remember keeper", async move {
+            if let Err(error) = store::write_keeper(&store, started_unix_ms).await {
+                tracing::warn!(%error, "the keeper was not written down");
+            }
+        });
+    }
+
+    fn hold(&mut self, info: &protocol::InstanceInfo) {
+        let Ok(instance) = InstanceId::new(info.instance.clone()) else {
+            return;
+        };
+        let labels = convert::Labels::of(info);
+        let slot = labels.as_ref().map(|labels| SlotId {
+            service: labels.service.clone(),
+            slot: labels.slot,
+        });
+        let ports = labels
+            .as_ref()
+            .map(|labels| labels.ports.clone())
+            .unwrap_or_default();
+        if let Some(slot) = &slot {
+            self.ports.adopt(slot, &ports);
+        }
+        let held = Held {
+            run: info.run,
+            pid: info.pid,
+            epoch: labels
+                .as_ref()
+                .map(|labels| labels.epoch)
+                .unwrap_or_default(),
+            slot,
+            cgroup: info.cgroup.clone(),
+            ports,
+            started_unix_ms: info.started_unix_ms,
+        };
+        self.held.insert(instance, held);
+    }
+
+    /// The keeper says something, or is gone.
+    pub(super) fn hear(&mut self, event: Option<protocol::Event>) {
+        use protocol::Event as Heard;
+        match event {
+            None => self.keeper_gone(),
+            Some(Heard::Lagged { missed }) => {
+                tracing::warn!(
+                    missed,
+                    "messages of the keeper were missed; connecting anew"
+                );
+                self.renew.notify_one();
+                self.keeper_gone();
+            }
+            Some(Heard::Started(info)) => self.heard_started(&info),
+            Some(Heard::Exited {
+                instance,
+                exit,
+                empty,
+                ..
+            }) => self.heard_end(instance, &exit, empty, 0),
+            Some(Heard::Stopped {
+                instance,
+                exit,
+                killed,
+                ..
+            }) => self.heard_end(instance, &exit, true, killed),
+            Some(Heard::Emptied {
+                instance, killed, ..
+            }) => self.heard_emptied(instance, killed),
+            Some(Heard::Log(trouble)) => {
+                tracing::warn!(?trouble, "the output of an instance cannot be written");
+            }
+            Some(Heard::ShuttingDown | Heard::Unknown(_)) => {}
+        }
+    }
+
+    fn keeper_gone(&mut self) {
+        self.client = None;
+        self.events = None;
+        self.keeper.send_replace(None);
+        self.tell(Event::KeeperLost);
+    }
+
+    fn heard_started(&mut self, info: &protocol::InstanceInfo) {
+        let Ok(instance) = InstanceId::new(info.instance.clone()) else {
+            return;
+        };
+        self.hold(info);
+        if let Some(asked) = self.spawned_at.remove(&instance) {
+            self.counts.spawned(self.cx.clock.now() - asked);
+        }
+        self.tell(Event::Spawned(instance, convert::process(info)));
+    }
+
+    fn heard_end(&mut self, instance: String, exit: &protocol::Exit, empty: bool, killed: u32) {
+        let Ok(instance) = InstanceId::new(instance) else {
+            return;
+        };
+        if empty {
+            self.note_killed(&instance, killed);
+        }
+        let exit = convert::exit(exit);
+        self.tell(Event::Exited {
+            instance,
+            exit,
+            empty,
+        });
+    }
+
+    fn heard_emptied(&mut self, instance: String, killed: u32) {
+        if let Ok(instance) = InstanceId::new(instance) {
+            self.note_killed(&instance, killed);
+            self.tell(Event::Emptied { instance, killed });
+        }
+    }
+
+    fn note_killed(&mut self, instance: &InstanceId, processes: u32) {
+        self.counts.killed(processes);
+        let slot = self.held.get(instance).and_then(|held| held.slot.as_ref());
+        if processes > 0 && self.closing.is_some() {
+            let instance = slot.map_or_else(|| instance.to_string(), ToString::to_string);
+            self.killed.push(Killed {
+                instance,
+                processes,
+            });
+        }
+    }
+}
