@@ -13,7 +13,13 @@ use alicia_keeper::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use machine::{HouseProcess, free_port, is_alive, is_installed, signal};
+pub use said::{Hearing, Said};
+
 use crate::until;
+
+mod machine;
+mod said;
 
 /// The keeper stops its instances by force after this time when the house is dropped.
 const DROP_GRACE: Duration = Duration::from_secs(2);
@@ -99,25 +105,65 @@ impl House {
         self.command(arguments).output().expect("the command runs")
     }
 
+    /// Runs a command to its end and gives what it said.
+    ///
+    /// # Panics
+    /// When it cannot be run, or what it says is no text.
+    #[must_use]
+    pub fn says(&self, arguments: &[&str]) -> Said {
+        Said::new(arguments.join(" "), self.run(arguments))
+    }
+
+    /// Listens on the bus as the holder of the admin key; returns when it hears.
+    ///
+    /// # Panics
+    /// When it hears nothing.
+    pub async fn listen(&self, filter: &str) -> Hearing {
+        // The retained state of the fleet is heard at once: then the subscription stands.
+        const RETAINED: &str = "alicia/system/orchestrator/status";
+        let mut command = self.command(&["bus", "sub", "--json", filter, RETAINED]);
+        command.stdin(Stdio::null());
+        let hearing = Hearing::start(command, self.path().join("heard.jsonl"));
+        let is_status = |line: &Value| line["topic"] == RETAINED;
+        hearing.hears("the state of the fleet", is_status).await;
+        hearing
+    }
+
     /// Starts the host in the foreground, as a child of the test, and waits until it answers.
     ///
     /// # Panics
     /// When it does not.
     pub async fn start_host(&mut self) {
+        self.spawn_host(&[]);
+        self.host_answers().await;
+    }
+
+    /// Waits until the host that was spawned answers.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn host_answers(&self) {
+        let pid = self.host_pid();
+        until("the host answers", || async {
+            self.host_file().is_some_and(|host| Some(host.pid) == pid)
+        })
+        .await;
+    }
+
+    /// Starts the host as a child of the test, with these services or options of `up`, and does not wait.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_host(&mut self, arguments: &[&str]) {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path().join("host.log"))
             .expect("a log");
         let mut command = self.command(&["up", "--no-table", "--background"]);
+        command.args(arguments);
         command.stdout(log.try_clone().expect("a log")).stderr(log);
         self.host = Some(command.spawn().expect("the host starts"));
-        let pid = self.host_pid();
-        until(
-            &format!("the host answers; its log: {}", self.host_log()),
-            || async { self.host_file().is_some_and(|host| Some(host.pid) == pid) },
-        )
-        .await;
     }
 
     /// What the host wrote.
@@ -153,14 +199,29 @@ impl House {
     /// # Panics
     /// When it does not.
     pub async fn host_ended(&mut self) -> ExitStatus {
-        let mut host = self.host.take().expect("a host runs");
-        let mut status = None;
-        until("the host has ended", || {
-            status = host.try_wait().expect("the host is our child");
-            std::future::ready(status.is_some())
+        let host = std::cell::RefCell::new(self.host.take().expect("a host runs"));
+        until("the host has ended", || async {
+            let ended = host.borrow_mut().try_wait();
+            ended.expect("the host is our child").is_some()
         })
         .await;
-        status.expect("it was just there")
+        let status = host.borrow_mut().wait();
+        status.expect("the host is our child")
+    }
+
+    /// Every live process that came from this house: its keeper, its host, its services and all that they started.
+    #[must_use]
+    pub fn processes(&self) -> Vec<HouseProcess> {
+        machine::processes(self.path())
+    }
+
+    /// The live processes of one service, the leader and all that it started.
+    #[must_use]
+    pub fn processes_of(&self, service: &str) -> Vec<u32> {
+        let all = self.processes().into_iter();
+        all.filter(|process| process.service.as_deref() == Some(service))
+            .map(|process| process.pid)
+            .collect()
     }
 
     /// Where the host is, as it wrote it down.
@@ -283,10 +344,6 @@ impl Drop for House {
         });
         drop(shut_down.join());
     }
-}
-
-fn is_alive(pid: u32) -> bool {
-    Path::new(&format!("/proc/{pid}")).exists()
 }
 
 async fn end_keeper(directory: &Path) {

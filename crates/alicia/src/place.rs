@@ -133,7 +133,10 @@ pub(crate) fn make_private(directory: &Path) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory);
-    made.with_context(|| format!("make {}", directory.display()))
+    made.with_context(|| {
+        let directory = directory.display();
+        format!("make the data directory {directory}; choose another one with --data DIR")
+    })
 }
 
 /// Where things lie, for commands that talk to a host. A faulty file must not keep one from asking the host

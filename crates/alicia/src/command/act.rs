@@ -34,16 +34,21 @@ impl Action {
 
 pub(super) async fn run(global: &Global, action: Action, targets: &Targets) -> Outcome {
     let api = ApiClient::find(global)?;
-    let mut query: Vec<String> = targets
-        .services
-        .iter()
-        .map(|service| format!("service={}", quoted(service)))
-        .collect();
+    let mut query = vec![which(&targets.services)];
     if !targets.no_wait {
         query.push(format!("wait={WAIT}"));
     }
     let path = format!("/api/orchestrator/{}?{}", action.verb(), query.join("&"));
     told(global, &api.post(&path, &json!({})).await?)
+}
+
+/// The part of a query that names services and groups; none: the whole fleet.
+pub(super) fn which(services: &[String]) -> String {
+    if services.is_empty() {
+        String::new()
+    } else {
+        format!("service={}", quoted(&services.join(",")))
+    }
 }
 
 pub(super) async fn scale(global: &Global, scale: &Scale) -> Outcome {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use alicia_contract::orchestrator::{FleetAnswer, InstanceState, ProcessRow};
 use serde_json::{Value, json};
 
-use crate::api::{ApiClient, quoted};
+use super::super::act::which;
+use crate::api::ApiClient;
 use crate::cli::{Global, Up};
 use crate::failure::{EXIT_FAILED, Outcome};
 use crate::show;
@@ -23,12 +24,7 @@ pub(super) async fn join(global: &Global, up: &Up) -> Outcome {
         );
     }
     let _: Value = api.post("/api/host/reload", &json!({})).await?;
-    let query: Vec<String> = up
-        .services
-        .iter()
-        .map(|service| format!("service={}", quoted(service)))
-        .collect();
-    let path = format!("/api/orchestrator/start?{}", query.join("&"));
+    let path = format!("/api/orchestrator/start?{}", which(&up.services));
     let _: FleetAnswer = api.post(&path, &json!({})).await?;
     wait(&api, global, up).await
 }
