@@ -138,11 +138,11 @@ impl Browser {
     /// Waits until the page shows a text.
     pub async fn shows(&self, text: &str) {
         let seen = std::cell::RefCell::new(String::new());
-        let wait = until(&format!("the page shows {text:?}"), || async {
+        until(&format!("the page shows {text:?}"), || async {
             seen.replace(self.text().await);
             seen.borrow().contains(text)
-        });
-        wait.await;
+        })
+        .await;
     }
 
     /// Prefers `light` or `dark`.
