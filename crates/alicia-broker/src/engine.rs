@@ -84,7 +84,9 @@ pub struct EngineOptions {
 #[non_exhaustive]
 pub enum EngineError {
     /// An address cannot be listened on.
-    #[error("listen for MQTT on {address}; set `broker.listen` in the file, or end what listens there")]
+    #[error(
+        "listen for MQTT on {address}; set `broker.listen` in the file, or end what listens there"
+    )]
     Listen {
         /// The address asked for.
         address: SocketAddr,
