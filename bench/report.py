@@ -169,7 +169,8 @@ def markdown(results: Results, conditions: Conditions) -> str:
     versions = "; ".join(conditions.versions.values())
     counts = f"{len(samples['start'])} rounds, {len(samples['kill'])} single kills"
     parts = [
-        f"{conditions.date}; {conditions.machine}; load at the start {conditions.load}. {counts}, interleaved. {versions}.",
+        f"{conditions.date}; {conditions.machine}; load at the start {conditions.load}.",
+        f"{counts}, interleaved. {versions}.",
         f"```\n{conditions.command}\n```",
         side_by_side(results, conditions.agents),
     ]

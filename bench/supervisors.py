@@ -12,10 +12,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import managers
+import peers
 import report
 import scenarios
-from managers import Alicia, Floor, Manager, Pm2, Supervisord, Systemd
+from managers import Alicia, Floor, Manager
+from peers import Pm2, Supervisord, Systemd
+from processes import Broken
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = ROOT / "target/bench-peers"
@@ -55,12 +57,12 @@ def present(only: list[str] | None) -> tuple[list[type[Manager]], dict[str, str]
         try:
             versions[kind.name] = kind.version()
             kinds.append(kind)
-        except (OSError, subprocess.CalledProcessError, managers.Broken) as error:
+        except (OSError, subprocess.CalledProcessError, Broken) as error:
             versions[kind.name] = f"not measured: {error}"
     return kinds, versions
 
 
-def one_round(kinds: list[type[Manager]], programs: Path, options: argparse.Namespace, results: scenarios.Results) -> None:
+def one_round(kinds: list[type[Manager]], programs: Path, results: scenarios.Results, options: argparse.Namespace) -> None:
     """Every scenario with every manager, one manager after the other."""
     for kind in kinds:
         say(f"  {kind.name}")
@@ -82,8 +84,7 @@ def main() -> None:
     options = arguments()
     if options.realtime:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    managers.install_peers(PEERS)
-    managers.find_peers(PEERS)
+    peers.install(PEERS)
     Alicia.program = options.alicia.resolve()
     programs = build_programs()
     kinds, versions = present(options.only)
@@ -91,7 +92,7 @@ def main() -> None:
     results = scenarios.Results()
     for number in range(options.rounds):
         say(f"round {number + 1} of {options.rounds}")
-        one_round(kinds, programs, options, results)
+        one_round(kinds, programs, results, options)
     for number in range(options.many if Alicia in kinds else 0):
         say(f"1,000 services, {number + 1} of {options.many}")
         scenarios.many_visit(programs, results)
