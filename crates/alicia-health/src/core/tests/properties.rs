@@ -123,7 +123,7 @@ proptest! {
         }
         story.enter("api", InstanceState::Stopped);
         story.enter("db", InstanceState::Stopped);
-        story.wait(1_000_000);
+        story.wait(600_000);
         prop_assert_eq!(story.firing(), [""; 0]);
     }
 
