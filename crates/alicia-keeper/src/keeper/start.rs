@@ -177,26 +177,22 @@ impl Keeper {
         plan: &Plan,
         (pipes, container): (&Pipes, &mut Container),
     ) -> Result<Child, Failure> {
-        let mut made = self.spawn(spec, plan, pipes, container)?;
-        if let (Err(error), Container::Cgroup(cgroup)) = (&made, &mut *container)
-            && is_about_cgroups(error)
-        {
-            note(&format!(
-                "{}: cannot be born in a cgroup: {error}",
-                spec.instance
-            ));
-            self.chores
-                .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
-            *container = Container::Scan(Scan::default());
-            made = self.spawn(spec, plan, pipes, container)?;
+        let made = self.spawn(spec, plan, pipes, container);
+        let (Err(refusal), Container::Cgroup(cgroup)) = (&made, &*container) else {
+            return made.map_err(Refusal::into_failure);
+        };
+        self.chores
+            .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
+        if !refusal.is_about_cgroups() {
+            return made.map_err(Refusal::into_failure);
         }
-        made.map_err(|error| {
-            if let Container::Cgroup(cgroup) = container {
-                self.chores
-                    .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
-            }
-            Failure::system(format!("no process can be made: {error}"), &error)
-        })
+        note(&format!(
+            "{}: cannot be born in a cgroup: {refusal:?}",
+            spec.instance
+        ));
+        *container = Container::Scan(Scan::default());
+        self.spawn(spec, plan, pipes, container)
+            .map_err(Refusal::into_failure)
     }
 
     fn spawn(
@@ -205,9 +201,12 @@ impl Keeper {
         plan: &Plan,
         pipes: &Pipes,
         container: &Container,
-    ) -> Result<io::Result<Child>, Failure> {
-        let listeners = self.listeners.sockets(&spec.listeners)?;
-        Ok(sys::spawn(&ChildPlan {
+    ) -> Result<Child, Refusal> {
+        let listeners = self
+            .listeners
+            .sockets(&spec.listeners)
+            .map_err(Refusal::Listener)?;
+        let plan = ChildPlan {
             program: &plan.program,
             arguments: &plan.arguments,
             environment: &plan.environment,
@@ -227,7 +226,8 @@ impl Keeper {
                 Container::Cgroup(cgroup) => Some(cgroup.directory()),
                 Container::Scan(_) => None,
             },
-        }))
+        };
+        sys::spawn(&plan).map_err(Refusal::System)
     }
 
     /// Descriptors of an instance that can say something.
@@ -317,20 +317,35 @@ impl Ends {
     }
 }
 
-/// Errors of `clone3` that come from the cgroup rather than from the process limit.
-fn is_about_cgroups(error: &io::Error) -> bool {
-    let number = error.raw_os_error();
-    matches!(
-        number,
-        Some(
-            libc::ENOSYS
-                | libc::EPERM
-                | libc::EACCES
-                | libc::EOPNOTSUPP
-                | libc::EBUSY
-                | libc::EINVAL
+/// Why no child was made.
+#[derive(Debug)]
+enum Refusal {
+    Listener(Failure),
+    System(io::Error),
+}
+
+impl Refusal {
+    /// Errors of `clone3` that come from the cgroup rather than from a limit.
+    fn is_about_cgroups(&self) -> bool {
+        use libc::{EACCES, EBUSY, EINVAL, ENOSYS, EOPNOTSUPP, EPERM};
+        let Self::System(error) = self else {
+            return false;
+        };
+        let number = error.raw_os_error();
+        matches!(
+            number,
+            Some(ENOSYS | EPERM | EACCES | EOPNOTSUPP | EBUSY | EINVAL)
         )
-    )
+    }
+
+    fn into_failure(self) -> Failure {
+        match self {
+            Self::Listener(failure) => failure,
+            Self::System(error) => {
+                Failure::system(format!("no process can be made: {error}"), &error)
+            }
+        }
+    }
 }
 
 /// What went wrong in the child, for people.

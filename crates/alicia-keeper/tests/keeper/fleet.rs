@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use alicia_keeper::logs::{self, Filter, Line, Stream};
@@ -23,6 +24,7 @@ pub(crate) struct Fleet {
     pub(crate) keeper: u32,
     connection: JoinHandle<alicia_keeper::Result<()>>,
     arguments: Vec<String>,
+    cgroup_root: OnceLock<PathBuf>,
 }
 
 /// How the keeper is to hold processes.
@@ -53,6 +55,7 @@ impl Fleet {
             keeper,
             connection,
             arguments,
+            cgroup_root: OnceLock::new(),
         }
     }
 
@@ -93,7 +96,12 @@ impl Fleet {
     }
 
     pub(crate) async fn start(&self, spec: StartSpec) -> InstanceInfo {
-        self.client.start(spec).await.unwrap()
+        let info = self.client.start(spec).await.unwrap();
+        if let Some(cgroup) = &info.cgroup {
+            self.cgroup_root
+                .get_or_init(|| cgroup.parent().unwrap().to_owned());
+        }
+        info
     }
 
     /// The next event of that kind.
@@ -208,6 +216,9 @@ impl Drop for Fleet {
                 "{log}"
             );
             assert!(left.is_empty(), "processes are left: {left:?}");
+            if let Some(root) = self.cgroup_root.get() {
+                assert!(!root.exists(), "{} is left", root.display());
+            }
         }
     }
 }

@@ -114,6 +114,12 @@ async fn after_the_death_of_a_keeper_the_next_one_ends_what_is_left() {
             fleet.path().join("rude").exists() && fleet.texts("polite").len() == 1
         })
         .await;
+        // Records are written after the answers: a keeper that dies in between has none.
+        let exit = format!("records/{}.exit", ended.run);
+        until("the exit is written down", || {
+            fleet.keeper_directory().join(&exit).exists()
+        })
+        .await;
         let old = fleet.keeper;
         let before = fleet.processes();
         assert!(before.len() >= 3);
