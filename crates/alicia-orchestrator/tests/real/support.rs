@@ -121,10 +121,7 @@ impl House {
         let paths = Paths::new(&data, home.path());
         std::fs::create_dir_all(data.join("data")).expect("it can be made");
         let clock = Clock::system();
-        let database = paths.database(Orchestrator::NAME);
-        let options =
-            alicia_store::Options::new(database, Orchestrator::MIGRATIONS, clock.for_store());
-        let store = Store::open(options).expect("opens");
+        let store = open_store(&paths, &clock).await;
         let identity = Authority::open(&paths.identity(), Prefix::default()).expect("opens");
         let fleet = Arc::new(fleet(services));
         identity.set_fleet(&fleet);
@@ -298,6 +295,26 @@ impl House {
             .pid
             .expect("it has a process")
     }
+}
+
+/// The lock of a database that was just closed is held a moment longer when another test forks right then:
+/// the child has all descriptors until it executes its program.
+async fn open_store(paths: &Paths, clock: &Clock) -> Store {
+    let mut store = None;
+    eventually("the database opens", async || {
+        let database = paths.database(Orchestrator::NAME);
+        let options =
+            alicia_store::Options::new(database, Orchestrator::MIGRATIONS, clock.for_store());
+        match Store::open(options) {
+            Err(alicia_store::Error::InUse { .. }) => false,
+            opened => {
+                store = Some(opened.expect("opens"));
+                true
+            }
+        }
+    })
+    .await;
+    store.expect("it was opened")
 }
 
 /// Waits until something is true.

@@ -51,12 +51,14 @@ async fn a_host_that_crashes_leaves_everything_running() {
     }
     let house = House::open(home.clone(), services(), Config::default()).await;
     pids(&house).await;
-    let logs = house.text("/services/api/logs?slot=1&tail=10000").await;
-    let numbers: Vec<u64> = logs
-        .lines()
-        .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
-        .collect();
-    assert!(numbers.len() > 100, "{} lines", numbers.len());
+    let mut numbers: Vec<u64> = Vec::new();
+    eventually("a hundred lines", async || {
+        let logs = house.text("/services/api/logs?slot=1&tail=10000").await;
+        let number = |line: &str| line.rsplit_once(' ')?.1.parse().ok();
+        numbers = logs.lines().filter_map(number).collect();
+        numbers.len() > 100
+    })
+    .await;
     assert!(
         numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
         "a line is missing or doubled"
