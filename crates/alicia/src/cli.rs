@@ -23,17 +23,29 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 Exit codes: 0 done, 1 it failed, 2 the command line or the file is wrong, 3 no fleet runs."
 )]
 pub(crate) struct Cli {
+    /// The same as --file, before the command: after it, `-f` is that of the command (`logs -f`).
+    #[arg(short = 'f', value_name = "FILE", conflicts_with = "file", hide = true)]
+    short_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
+impl Cli {
+    /// What was typed.
+    pub(crate) fn read() -> Self {
+        let mut cli = Self::parse();
+        cli.global.file = cli.short_file.take().or(cli.global.file);
+        cli
+    }
+}
+
 /// Options of every command.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
-    /// The file, or a directory of fragments. Default: ./alicia.yaml, else a built-in example fleet.
+    /// The file, or a directory of fragments; before the command also -f. Default: ./alicia.yaml, else a built-in example fleet.
     #[arg(long, global = true, env = "ALICIA_FILE", value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// The data directory. Default: the file's `data`, else $XDG_STATE_HOME/alicia.

@@ -26,10 +26,9 @@ mod show;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::read();
     pipe::until_nobody_reads(|| match command::run(cli) {
         Ok(code) => code,
         Err(failure) => failure.tell(),

@@ -1,3 +1,5 @@
+//! The looking at a fleet on a machine made of paper.
+
 use std::collections::BTreeMap;
 
 use serde_json::json;

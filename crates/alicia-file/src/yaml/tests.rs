@@ -1,3 +1,5 @@
+//! Reading YAML: positions, limits, and what is refused.
+
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
