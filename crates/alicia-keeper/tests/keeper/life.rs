@@ -384,7 +384,7 @@ async fn sockets_are_held_and_inherited() {
         web
     );
     let script = "echo $LISTEN_FDS $LISTEN_FDNAMES; [ $LISTEN_PID = $$ ] && echo own; \
-                  readlink /proc/$$/fd/3 /proc/$$/fd/4; ls /proc/$$/fd | wc -l";
+                  readlink /proc/$$/fd/3 /proc/$$/fd/4; ls /proc/$$/fd";
     let mut spec = fleet.shell("a", script);
     spec.listeners = vec!["web".into(), "admin".into()];
     fleet.start(spec).await;
@@ -406,7 +406,11 @@ async fn sockets_are_held_and_inherited() {
         "own",
         &inode(&web.address),
         &inode(&admin.address),
-        "5",
+        "0",
+        "1",
+        "2",
+        "3",
+        "4",
     ];
     assert_eq!(texts, expect);
     // Nobody accepts, nobody is refused.
