@@ -68,6 +68,7 @@ pub fn free_port() -> u16 {
 /// # Panics
 /// When it is not there and must be.
 #[must_use]
+#[expect(clippy::print_stderr, reason = "a test says plainly that it skips")]
 pub fn is_installed(program: &str, package: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = std::env::split_paths(&path)

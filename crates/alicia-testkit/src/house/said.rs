@@ -67,6 +67,7 @@ impl Said {
     /// When it is none.
     #[must_use]
     #[track_caller]
+    #[expect(clippy::panic, reason = "a test fails with what was said")]
     pub fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self}"))
     }
