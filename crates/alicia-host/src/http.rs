@@ -3,6 +3,7 @@
 //! A request passes [`guard`] (request id, Host and Origin, who calls), then goes to the platform's own routes,
 //! to `/api/<module>/…`, or to the pages of the one module that has any.
 
+mod deadline;
 mod docs;
 mod guard;
 mod platform;

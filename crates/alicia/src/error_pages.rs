@@ -12,6 +12,7 @@ pub(crate) static ERROR_PAGES: &[(&str, &str)] = &[
     ("health.note_too_long", include_str!("../../../docs/errors/health.note_too_long.md")),
     ("health.unavailable", include_str!("../../../docs/errors/health.unavailable.md")),
     ("host.bad_request", include_str!("../../../docs/errors/host.bad_request.md")),
+    ("host.body_broken_off", include_str!("../../../docs/errors/host.body_broken_off.md")),
     ("host.body_too_large", include_str!("../../../docs/errors/host.body_too_large.md")),
     ("host.faulty_file", include_str!("../../../docs/errors/host.faulty_file.md")),
     ("host.forbidden", include_str!("../../../docs/errors/host.forbidden.md")),

@@ -63,16 +63,10 @@ impl Guard {
 
     fn check(&self, request: &mut Request) -> Result<(), ApiError> {
         let headers = request.headers();
-        let host = headers.get(HOST).and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| {
-            request
-                .uri()
-                .authority()
-                .map(|authority| authority.as_str())
-        });
-        let Some(host) = host.filter(|host| self.is_ours(host)).map(str::to_owned) else {
-            return Err(misdirected(host.unwrap_or("(none)")));
-        };
+        let host = only_host(request)?.to_owned();
+        if !self.is_ours(&host) {
+            return Err(misdirected(&host));
+        }
         let is_safe = matches!(
             *request.method(),
             Method::GET | Method::HEAD | Method::OPTIONS
@@ -129,10 +123,26 @@ impl Guard {
     }
 }
 
-/// `name` of `name:port`, `address` of `[address]:port`.
+/// The host that the request is for: an address with a host overrides `Host`, and there is one `Host` at most (RFC 9112
+/// section 3.2). Two that differ are how a request passes one check and reaches another host.
+fn only_host(request: &Request) -> Result<&str, ApiError> {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return Err(several_hosts());
+    }
+    let named = request
+        .uri()
+        .authority()
+        .map(|authority| authority.as_str())
+        .or_else(|| first.and_then(|host| host.to_str().ok()));
+    named.ok_or_else(|| misdirected("(none)"))
+}
+
+/// `name` of `name:port`, `address` of `[address]:port`; nothing of a bracket that stays open.
 fn host_name(host: &str) -> &str {
     match host.strip_prefix('[') {
-        Some(bracketed) => bracketed.split(']').next().unwrap_or_default(),
+        Some(bracketed) => bracketed.split_once(']').map_or("", |(address, _)| address),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     }
 }
@@ -259,6 +269,15 @@ fn misdirected(host: &str) -> ApiError {
     )
 }
 
+fn several_hosts() -> ApiError {
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        "host.bad_request",
+        "Bad request",
+        "the request has several `Host` headers",
+    )
+}
+
 fn foreign_origin() -> ApiError {
     let detail = "the request comes from a web page of another site";
     ApiError::new(
@@ -291,7 +310,25 @@ mod tests {
         check("localhost:4000", "localhost");
         check("127.0.0.1:4000", "127.0.0.1");
         check("[::1]:4000", "::1");
+        check("[::1", "");
         check("evil.example:4000", "evil.example");
+    }
+
+    #[test]
+    fn a_request_is_for_one_host() {
+        let check = |address: &str, hosts: &[&str], expect: Result<&str, u16>| {
+            let builder = hosts.iter().fold(Request::get(address), |builder, host| {
+                builder.header(HOST, *host)
+            });
+            let request = builder.body(Body::empty()).expect("a request");
+            let found = only_host(&request).map_err(|refusal| refusal.status().as_u16());
+            assert_eq!(found, expect, "{address} {hosts:?}");
+        };
+        check("/", &["localhost:4000"], Ok("localhost:4000"));
+        check("http://evil.example/", &["localhost"], Ok("evil.example"));
+        check("http://localhost/", &[], Ok("localhost"));
+        check("/", &["localhost", "evil.example"], Err(400));
+        check("/", &[], Err(421));
     }
 
     #[test]

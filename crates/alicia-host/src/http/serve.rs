@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use super::Site;
+use super::deadline::InTime;
 
 /// Connections at the same time; the next ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1_024;
@@ -79,7 +80,9 @@ async fn connection(
     site: Site,
     ended: CancellationToken,
 ) {
-    let service = site.map_request(|request: hyper::Request<Incoming>| request.map(Body::new));
+    let service = site.map_request(|request: hyper::Request<Incoming>| {
+        request.map(|body| Body::new(InTime::new(body)))
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -3,6 +3,7 @@
 use alicia_contract::problem::InputFault;
 use alicia_identity::Identity;
 use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -34,7 +35,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
         }
         let bytes = Bytes::from_request(request, state)
             .await
-            .map_err(|_| too_large())?;
+            .map_err(|rejection| unread(&rejection))?;
         if bytes.len() > BODY_BYTES_MAX {
             return Err(too_large());
         }
@@ -70,12 +71,24 @@ fn is_json(content_type: &[u8]) -> bool {
         .eq_ignore_ascii_case(b"application/json")
 }
 
+fn unread(rejection: &BytesRejection) -> ApiError {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return too_large();
+    }
+    ApiError::new(
+        StatusCode::BAD_REQUEST,
+        "host.body_broken_off",
+        "Body broken off",
+        "the body ended before its announced end, is badly chunked, or came too slowly",
+    )
+}
+
 fn too_large() -> ApiError {
     ApiError::new(
         StatusCode::PAYLOAD_TOO_LARGE,
         "host.body_too_large",
         "Body too large",
-        format!("the body is broken off or has more than {BODY_BYTES_MAX} bytes"),
+        format!("the body has more than {BODY_BYTES_MAX} bytes"),
     )
 }
 
