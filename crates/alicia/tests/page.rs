@@ -1,5 +1,11 @@
 //! The page, in a real browser: headless Chromium, driven over WebDriver.
 
+#![expect(
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails with what it saw, and says plainly that it skips"
+)]
+
 #[path = "support/browser.rs"]
 mod browser;
 
@@ -21,7 +27,7 @@ services:
 
 #[tokio::test]
 async fn the_page_shows_the_fleet_and_follows_it() {
-    let Some(mut browser) = Browser::start().await else {
+    let Some(browser) = Browser::start().await else {
         return;
     };
     let house = House::start(ALICIA, FILE).await;
@@ -66,7 +72,7 @@ async fn the_page_shows_the_fleet_and_follows_it() {
 
 #[tokio::test]
 async fn both_themes_have_readable_text() {
-    let Some(mut browser) = Browser::start().await else {
+    let Some(browser) = Browser::start().await else {
         return;
     };
     let house = House::start(ALICIA, FILE).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// A browser window of its own. It ends when it is dropped.
-pub struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     session: String,
     http: reqwest::Client,
@@ -17,7 +17,7 @@ pub struct Browser {
 
 impl Browser {
     /// Starts a browser; `None`, with a plain message, where Chromium is not installed.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let started = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -93,19 +93,19 @@ impl Browser {
     }
 
     /// Goes to an address.
-    pub async fn open(&self, url: &str) {
+    pub(crate) async fn open(&self, url: &str) {
         let answer = self.post("/url", json!({ "url": url })).await;
         assert!(answer.is_null(), "{url}: {answer}");
     }
 
     /// Runs a script in the page.
-    pub async fn script(&self, script: &str) -> Value {
+    pub(crate) async fn script(&self, script: &str) -> Value {
         self.post("/execute/sync", json!({ "script": script, "args": [] }))
             .await
     }
 
     /// The title of the page.
-    pub async fn title(&self) -> String {
+    pub(crate) async fn title(&self) -> String {
         self.script("return document.title")
             .await
             .as_str()
@@ -114,7 +114,7 @@ impl Browser {
     }
 
     /// What a person reads on the page.
-    pub async fn text(&self) -> String {
+    pub(crate) async fn text(&self) -> String {
         self.script("return document.body.innerText")
             .await
             .as_str()
@@ -123,7 +123,7 @@ impl Browser {
     }
 
     /// The text of what an XPath finds.
-    pub async fn text_of(&self, xpath: &str) -> String {
+    pub(crate) async fn text_of(&self, xpath: &str) -> String {
         let script = format!(
             "const found = document.evaluate({xpath:?}, document, null, 9, null).singleNodeValue; \
              return found ? found.innerText : ''"
@@ -136,7 +136,7 @@ impl Browser {
     }
 
     /// Waits until the page shows a text.
-    pub async fn shows(&self, text: &str) {
+    pub(crate) async fn shows(&self, text: &str) {
         let seen = std::cell::RefCell::new(String::new());
         until(&format!("the page shows {text:?}"), || async {
             seen.replace(self.text().await);
@@ -146,7 +146,7 @@ impl Browser {
     }
 
     /// Prefers `light` or `dark`.
-    pub async fn set_theme(&self, theme: &str) {
+    pub(crate) async fn set_theme(&self, theme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": theme }]);
         let parameters =
             json!({ "cmd": "Emulation.setEmulatedMedia", "params": { "features": features } });
@@ -154,7 +154,7 @@ impl Browser {
     }
 
     /// The least contrast between a text and what it stands on, as WCAG 2.2 defines it.
-    pub async fn least_contrast(&self) -> f64 {
+    pub(crate) async fn least_contrast(&self) -> f64 {
         self.script(include_str!("contrast.js"))
             .await
             .as_f64()
@@ -162,7 +162,7 @@ impl Browser {
     }
 
     /// What the console complained about: errors and refused resources.
-    pub async fn complaints(&self) -> Vec<String> {
+    pub(crate) async fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({ "type": "browser" })).await;
         let entries = log.as_array().cloned().unwrap_or_default();
         let severe = entries.iter().filter(|entry| entry["level"] == "SEVERE");
