@@ -43,11 +43,12 @@ pub(crate) fn check() -> anyhow::Result<()> {
 }
 
 fn generate() -> anyhow::Result<Vec<Generated>> {
-    // First, since the binary is built with it.
     let error_pages = Generated {
         path: "crates/alicia/src/error_pages.rs",
         text: error_pages()?,
     };
+    // With the features of the whole workspace, as the tests have it: it is built once for both.
+    output("cargo", &["build", "--quiet", "--workspace"])?;
     Ok(vec![
         error_pages,
         Generated {
@@ -69,10 +70,12 @@ fn generate() -> anyhow::Result<Vec<Generated>> {
     ])
 }
 
+/// The program that is asked: the one that was built last by `cargo build`, which [`generate`] sees to.
+const PROGRAM: &str = "target/debug/alicia";
+
 fn alicia(arguments: &[&str]) -> anyhow::Result<String> {
-    let mut all = vec!["run", "--quiet", "--package", "alicia", "--"];
-    all.extend(arguments);
-    output("cargo", &all)
+    let program = root().join(PROGRAM);
+    output(&program.to_string_lossy(), arguments)
 }
 
 fn error_pages() -> anyhow::Result<String> {
