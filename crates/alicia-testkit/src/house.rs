@@ -13,7 +13,7 @@ use alicia_keeper::Client;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub use machine::{HouseProcess, free_port, is_alive, is_installed, signal};
+pub use machine::{HouseProcess, free_port, has, is_alive, is_installed, signal};
 pub use said::{Hearing, Said};
 
 use crate::until;

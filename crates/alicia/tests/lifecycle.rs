@@ -15,7 +15,7 @@ const ALICIA: &str = env!("CARGO_BIN_EXE_alicia");
 const ALERTS: &str = "alicia/system/health/monitor/alerts";
 
 fn pid(row: &ProcessRow) -> u32 {
-    row.pid.unwrap_or_else(|| panic!("{row:?} has a process"))
+    row.pid.expect("it has a process")
 }
 
 async fn pids(house: &House) -> BTreeMap<String, Option<u32>> {

@@ -35,6 +35,7 @@ async fn the_page_shows_the_fleet_and_follows_it() {
 
     browser.open(&format!("{}/", house.api())).await;
     browser.shows("Sign in with a key").await;
+    assert_eq!(browser.inaccessible().await, [""; 0]);
 
     let (status, link) = house.post("/api/keys/link", &serde_json::json!({})).await;
     assert_eq!(status, 200, "{link}");
@@ -43,6 +44,7 @@ async fn the_page_shows_the_fleet_and_follows_it() {
     browser.shows("Everything is all right: 2 running.").await;
     browser.shows("line ").await;
     browser.shows("<script>document.title=1</script>").await;
+    assert_eq!(browser.inaccessible().await, [""; 0]);
     assert!(browser.title().await.contains("browser-test"));
 
     // Without a reload: the new process, the restart and the alert come by themselves.
@@ -62,6 +64,7 @@ async fn the_page_shows_the_fleet_and_follows_it() {
         .await;
     browser.shows("Output").await;
     browser.shows("line ").await;
+    assert_eq!(browser.inaccessible().await, [""; 0]);
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 
     // The host goes away: the page says so.

@@ -55,9 +55,7 @@ struct Moments(u64);
 
 impl Moments {
     fn new() -> Self {
-        let seed = RandomState::new().build_hasher().finish() | 1;
-        println!("seed {seed}");
-        Self(seed)
+        Self(RandomState::new().build_hasher().finish() | 1)
     }
 
     fn next(&mut self) -> Duration {
@@ -77,7 +75,7 @@ fn numbers(house: &House, service: &str) -> Vec<u64> {
         number.parse().ok()
     };
     text.lines()
-        .map(|line| number(line).unwrap_or_else(|| panic!("{service} has the line {line:?}")))
+        .map(|line| number(line).expect("each line holds a number"))
         .collect()
 }
 
@@ -90,6 +88,7 @@ async fn the_host_dies_a_hundred_times_and_the_services_do_not_notice() {
     assert_eq!(before.len(), SERVICES);
 
     let mut moments = Moments::new();
+    println!("seed {}", moments.0);
     for kill in 1..=KILLS {
         house.kill_host();
         house.spawn_host(&[]);

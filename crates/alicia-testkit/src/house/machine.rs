@@ -62,25 +62,34 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("it is bound").port()
 }
 
-/// Whether a program is there. Where not, a test that needs it says so and is skipped; `ALICIA_REQUIRE_ALL=1` makes that
-/// a failure.
+/// Whether a program is there, for tests that [need](has) it.
 ///
 /// # Panics
 /// When it is not there and must be.
 #[must_use]
-#[expect(clippy::print_stderr, reason = "a test says plainly that it skips")]
 pub fn is_installed(program: &str, package: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = std::env::split_paths(&path)
         .chain(["/usr/sbin".into(), "/sbin".into()])
         .any(|directory| directory.join(program).is_file());
+    has(
+        is_there,
+        &format!("{program} is not installed (Debian: {package})"),
+    )
+}
+
+/// Whether this machine has what a test needs. Where not, the test says what is lacking and is skipped;
+/// `ALICIA_REQUIRE_ALL=1` makes that a failure.
+///
+/// # Panics
+/// When it is not there and must be.
+#[must_use]
+#[expect(clippy::print_stderr, reason = "it is for who runs the tests")]
+pub fn has(is_there: bool, lack: &str) -> bool {
     let is_required = std::env::var_os("ALICIA_REQUIRE_ALL").is_some();
-    assert!(
-        is_there || !is_required,
-        "{program} is not installed (Debian: {package})"
-    );
+    assert!(is_there || !is_required, "{lack}");
     if !is_there {
-        eprintln!("skipped: {program} is not installed (Debian: {package})");
+        eprintln!("skipped: {lack}");
     }
     is_there
 }

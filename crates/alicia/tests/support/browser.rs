@@ -161,6 +161,15 @@ impl Browser {
             .expect("a number")
     }
 
+    /// What somebody who does not see the page would miss.
+    pub(crate) async fn inaccessible(&self) -> Vec<String> {
+        let found = self.script(include_str!("accessibility.js")).await;
+        let found = found.as_array().expect("a list").iter();
+        found
+            .map(|what| what.as_str().unwrap_or_default().to_owned())
+            .collect()
+    }
+
     /// What the console complained about: errors and refused resources.
     pub(crate) async fn complaints(&self) -> Vec<String> {
         let log = self.post("/se/log", json!({ "type": "browser" })).await;
