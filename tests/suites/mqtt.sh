@@ -8,7 +8,7 @@ source tests/suites/support/fleet.sh
 need mosquitto_pub
 need mosquitto_sub
 
-seed=20261120
+seed=${SUITE_SEED:-20261120}
 fleet_start
 before=$(fleet_rows $resting)
 hostile() { python3 "$support/hostile_mqtt.py" "$api" "$bus_port" "$key" $seed "$1" || fail "hostile clients (seed $seed)"; }

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 source tests/suites/support/fleet.sh
 
-seed=20261120
+seed=${SUITE_SEED:-20261120}
 examples=8
 
 # `POST /api/host/stop` is left out by name: it ends the host; the command line's tests cover it. The operations that start and
