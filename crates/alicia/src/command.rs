@@ -29,7 +29,9 @@ use crate::modules::MODULES;
 
 /// Carries out what was typed.
 pub(crate) fn run(cli: Cli) -> Outcome {
-    let Cli { global, command, .. } = cli;
+    let Cli {
+        global, command, ..
+    } = cli;
     match command {
         // These come first: the keeper must not have a runtime, and the host wants one of its own kind.
         Command::Keeper(keeper) => keeper::run(keeper),

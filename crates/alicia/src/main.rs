@@ -26,7 +26,6 @@ mod show;
 
 use std::process::ExitCode;
 
-
 fn main() -> ExitCode {
     let cli = cli::Cli::read();
     pipe::until_nobody_reads(|| match command::run(cli) {
