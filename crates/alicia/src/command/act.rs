@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use alicia_contract::orchestrator::FleetAnswer;
+use alicia_contract::orchestrator::{FleetAnswer, InstanceState};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::api::{ApiClient, quoted};
 use crate::cli::{Global, Scale, Targets};
-use crate::failure::Outcome;
+use crate::failure::{EXIT_FAILED, Outcome};
 use crate::show;
 
 /// How long the host may take to say that it is done; it says what is still open then.
@@ -64,13 +65,52 @@ pub(super) async fn scale(global: &Global, scale: &Scale) -> Outcome {
     )
 }
 
-fn told(global: &Global, answer: &FleetAnswer) -> Outcome {
+/// What the host answers: what it does, and after a wait how that ended.
+#[derive(Debug, Serialize, Deserialize)]
+struct Told {
+    #[serde(flatten)]
+    answer: FleetAnswer,
+    /// Whether it came to an end within the wait; none: nobody waited.
+    #[serde(default)]
+    settled: Option<bool>,
+    /// The instances of the services, after a wait.
+    #[serde(default)]
+    instances: Vec<Ended>,
+}
+
+/// Where an instance stands after the wait.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ended {
+    instance: String,
+    state: InstanceState,
+    #[serde(default)]
+    reason: String,
+}
+
+/// Says it. Done is only what came to an end without a failure.
+fn told(global: &Global, told: &Told) -> Outcome {
+    let failed = || {
+        told.instances
+            .iter()
+            .filter(|ended| ended.state == InstanceState::Failed)
+    };
     if global.json {
-        show::json(answer)?;
+        show::json(told)?;
     } else {
-        println!("{}", answer.detail);
+        println!("{}", told.answer.detail);
+        for ended in failed() {
+            eprintln!("{} failed: {}", ended.instance, ended.reason);
+        }
+        if told.settled == Some(false) {
+            eprintln!("not done after {WAIT}; `alicia ps` shows where it stands");
+        }
     }
-    Ok(ExitCode::SUCCESS)
+    let is_done = told.settled != Some(false) && failed().next().is_none();
+    Ok(if is_done {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_FAILED)
+    })
 }
 
 pub(super) async fn reload(global: &Global) -> Outcome {
