@@ -17,8 +17,6 @@ from pathlib import Path
 from managers import Alicia, Floor
 from scenarios import Results
 
-BEGIN = "<!-- supervisors.py: begin -->"
-END = "<!-- supervisors.py: end -->"
 MIB = 1024 * 1024
 KIB = 1024
 NONE = "–"
@@ -58,7 +56,8 @@ def number(value: float) -> str:
     """Three digits that mean something."""
     if value >= 100 or value == int(value):
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    digits = 1 if value >= 10 else 2 if value >= 0.1 else 3
+    return f"{value:.{digits}f}"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -179,9 +178,10 @@ def markdown(results: Results, conditions: Conditions) -> str:
     return "\n\n".join(parts)
 
 
-def replace_in(document: Path, text: str) -> None:
-    """Puts the text between the two marks."""
+def replace_in(document: Path, place: str, text: str) -> None:
+    """Puts the text between the two marks of the place."""
+    begin, end = (f"<!-- supervisors.py {place}: {which} -->" for which in ("begin", "end"))
     old = document.read_text()
-    if BEGIN not in old or END not in old:
-        raise SystemExit(f"{document}: has no place for the table, between {BEGIN} and {END}")
-    document.write_text(re.sub(f"(?s){BEGIN}.*{END}", lambda _: f"{BEGIN}\n{text}\n{END}", old))
+    if begin not in old or end not in old:
+        raise SystemExit(f"{document}: has no place for the tables, between {begin} and {end}")
+    document.write_text(re.sub(f"(?s){begin}.*{end}", lambda _: f"{begin}\n{text}\n{end}", old))

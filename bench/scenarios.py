@@ -18,7 +18,8 @@ from processes import Census, Process, Stamp, Stamps, cpu_seconds, memory_of, no
 SETTLE_S = 1.5
 # Between one successor and the next kill: the manager writes its records in peace.
 PAUSE_S = 0.02
-# When descendants are counted, after all services have been told to stop: past the grace period of 3 s.
+# When descendants are counted: this long after all services were told to stop, which is past the grace period of 3 s,
+# and not before the command has returned.
 LEFT_AFTER_S = 4.5
 # How long after the manager is started again its doubles may appear.
 DOUBLES_S = 5.0
@@ -144,11 +145,10 @@ def hostile_visit(kind: type[Manager], programs: Path, results: Results) -> None
         time.sleep(SETTLE_S)
         command = it.manager.stop()
         time.sleep(LEFT_AFTER_S)
+        command.wait(60)
         left = [process.name.partition("/")[2] for process in it.census.alive()]
         for which in ("group", "session"):
             results.add(kind, f"left {which}", left.count(which) / HOSTILE_AGENTS)
-        command.kill()
-        command.wait(60)
 
 
 def manager_death_visit(kind: type[Manager], programs: Path, agents: int, results: Results) -> None:

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import peers
@@ -34,7 +35,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", action="append", help="this manager (and the floor); may be given several times")
     parser.add_argument("--realtime", action="store_true", help="everything in the real-time class, for a busy machine")
     parser.add_argument("--json", type=Path, help="write all samples to this file")
-    parser.add_argument("--document", type=Path, help="replace the table in this Markdown file")
+    parser.add_argument("--directory", type=Path, help="where everything is kept while it runs; /dev/shm: no disk")
+    parser.add_argument("--document", type=Path, help="replace the tables in this Markdown file")
+    parser.add_argument("--place", default="disk", help="which tables of the file: disk, memory")
     return parser.parse_args()
 
 
@@ -84,6 +87,8 @@ def main() -> None:
     options = arguments()
     if options.realtime:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    if options.directory:
+        tempfile.tempdir = str(options.directory)
     peers.install(PEERS)
     Alicia.program = options.alicia.resolve()
     programs = build_programs()
@@ -101,7 +106,7 @@ def main() -> None:
     if options.json:
         options.json.write_text(json.dumps(results.samples, indent=1))
     if options.document:
-        report.replace_in(options.document, text)
+        report.replace_in(options.document, options.place, text)
 
 
 if __name__ == "__main__":
