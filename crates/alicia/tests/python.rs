@@ -57,8 +57,12 @@ async fn a_new_python_service_runs_unedited() {
         service["state"] == "healthy" && checks.iter().any(beats)
     })
     .await;
-    let row = house.row("hello-1").await.expect("it is there");
-    assert_eq!(row.health, Some(HealthState::Healthy));
+    // The orchestrator hears of it over the bus, a moment later.
+    until("the row says that it is well", || async {
+        let row = house.row("hello-1").await;
+        row.is_some_and(|row| row.health == Some(HealthState::Healthy))
+    })
+    .await;
     until("it is registered", || async {
         let (_, page) = house.get("/api/registry/services/hello").await;
         page.to_string().contains("greet")
