@@ -4,7 +4,7 @@
 //! a wall (bus, REST, `alicia.yaml`) is defined here with serde and schemars, so that the JSON
 //! Schemas, the AsyncAPI document and the checks come from one source.
 //!
-//! Reading order: [`id`], [`unit`], [`topic`], [`envelope`], then one file per part:
+//! Reading order: [`id`], [`mod@unit`], [`topic`], [`envelope`], then one file per part:
 //! [`fleet`] (the `services:` of the file), [`orchestrator`], [`discovery`], [`health`],
 //! [`broker`], [`platform`], [`problem`]; last the list of all topics, [`catalogue`].
 

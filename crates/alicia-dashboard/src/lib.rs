@@ -3,8 +3,8 @@
 //! Server-rendered: the page is whole without JavaScript; with it, parts of the page are replaced as events
 //! come (server-sent events that carry HTML made by the same functions). No build step, no request to anywhere.
 //!
-//! Reading order: [`picture`] (what is known, from the bus), [`view`] (HTML of it), [`live`] (the event stream),
-//! [`pages`] (routes, sign-in), then the module itself below.
+//! Reading order: `picture` (what is known, from the bus), `view` (HTML of it), `live` (the event stream),
+//! `pages` (routes, sign-in), then the module itself below.
 
 mod picture;
 

@@ -1,6 +1,6 @@
 //! The one HTTP listener: page, REST, metrics, documents.
 //!
-//! A request passes [`guard`] (request id, Host and Origin, who calls), then goes to the platform's own routes,
+//! A request passes `guard` (request id, Host and Origin, who calls), then goes to the platform's own routes,
 //! to `/api/<module>/…`, or to the pages of the one module that has any.
 
 mod deadline;

@@ -1,7 +1,7 @@
 //! The host: reads the file, starts, watches, reloads and stops modules, and owns the one HTTP listener.
 //! It knows no module by name.
 //!
-//! Reading order: [`settings`] (the platform's own part of the file), [`file`] (reading and checking the whole),
+//! Reading order: [`settings`] (the platform's own part of the file), [`mod@file`] (reading and checking the whole),
 //! [`house`] (the modules' lives), [`http`] (the listener), [`host`] (all of it together).
 
 pub mod settings;
