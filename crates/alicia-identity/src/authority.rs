@@ -133,17 +133,6 @@ impl Authority {
         token::sign(&self.inner.root, identity).expect("tokens are for instances and modules")
     }
 
-    /// Writes a token to a file that only its owner can read, replaced in one step.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn write_token(&self, identity: &Identity, path: &Path) -> Result<(), Error> {
-        if let Some(directory) = path.parent() {
-            file::make_directory(directory)?;
-        }
-        file::replace(path, self.issue_token(identity).as_bytes())
-    }
-
     /// Who proves to be who with this token or key.
     ///
     /// # Errors

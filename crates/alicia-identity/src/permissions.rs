@@ -16,8 +16,6 @@ use alicia_contract::platform::Scope;
 use alicia_contract::topic::{Prefix, TOPIC_BYTES_MAX, filter_covers, filter_matches};
 use alicia_contract::{discovery, health, orchestrator};
 
-use crate::identity::Identity;
-
 /// The grants of one identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Permissions {
@@ -195,16 +193,6 @@ fn is_filter(filter: &str) -> bool {
             "+" => true,
             level => !level.contains(['#', '+']),
         })
-}
-
-/// The topic on which the replies to an identity's calls arrive, below which it may choose.
-#[must_use]
-pub fn reply_topic(prefix: &Prefix, identity: &Identity) -> String {
-    match identity {
-        Identity::Module(module) => format!("{prefix}/system/replies/{module}"),
-        Identity::Service { service, .. } => format!("{prefix}/{service}/replies"),
-        Identity::Key { name, .. } => format!("{prefix}/keys/{name}/replies"),
-    }
 }
 
 #[cfg(test)]

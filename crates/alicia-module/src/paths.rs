@@ -53,7 +53,13 @@ impl Paths {
     /// The output of one slot of a service: the file that is written now.
     #[must_use]
     pub fn log_file(&self, service: &str, slot: u32) -> PathBuf {
-        self.logs().join(service).join(format!("{slot}.log"))
+        self.log_directory(service).join(format!("{slot}.log"))
+    }
+
+    /// Where the output of a service goes.
+    #[must_use]
+    pub fn log_directory(&self, service: &str) -> PathBuf {
+        self.logs().join(service)
     }
 
     /// The token files of running instances.

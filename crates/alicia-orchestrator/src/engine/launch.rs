@@ -112,7 +112,7 @@ impl Launch {
             files_max: settings.max_files.saturating_add(1),
             age_s_max: Some(settings.max_age.duration().as_secs()),
             ..LogSpec::new(
-                log_directory(&self.surroundings.paths, &slot.service),
+                self.surroundings.paths.log_directory(slot.service.as_str()),
                 slot.slot.to_string(),
             )
         }
@@ -202,14 +202,9 @@ enum Token {
     IsThere,
 }
 
-/// Where the output of a service goes.
-pub(crate) fn log_directory(paths: &Paths, service: &ServiceName) -> PathBuf {
-    paths.logs().join(service.as_str())
-}
-
 /// The file that the output of a slot is written to now.
 pub(crate) fn log_path(paths: &Paths, service: &ServiceName, slot: u32) -> PathBuf {
-    log_directory(paths, service).join(format!("{slot}.log"))
+    paths.log_file(service.as_str(), slot)
 }
 
 fn token_path(paths: &Paths, instance: &InstanceId) -> PathBuf {
