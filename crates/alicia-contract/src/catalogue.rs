@@ -4,7 +4,7 @@
 use schemars::{Schema, SchemaGenerator};
 
 use crate::topic::{CallTopic, EventTopic, StateTopic};
-use crate::{discovery, health, orchestrator};
+use crate::{deployment, discovery, health, orchestrator};
 
 /// Writes the schema of a message.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -109,6 +109,24 @@ pub const TOPICS: &[Entry] = &[
         "registry",
         "the current instances of a service",
     ),
+    call(
+        discovery::RESOLVE,
+        "discovery::RESOLVE",
+        "any service or agent",
+        "asks for the best instances for a capability",
+    ),
+    call(
+        discovery::CALL,
+        "discovery::CALL",
+        "any service or agent",
+        "has a capability carried out by exactly one instance",
+    ),
+    call(
+        discovery::INSTANCE_COMMAND,
+        "discovery::INSTANCE_COMMAND",
+        "registry, anyone allowed",
+        "a request to one instance of a service",
+    ),
     event(
         health::HEARTBEAT,
         "health::HEARTBEAT",
@@ -134,10 +152,16 @@ pub const TOPICS: &[Entry] = &[
         "alerts as they fire and clear",
     ),
     call(
+        health::ALERT_REQUESTS,
+        "health::ALERT_REQUESTS",
+        "anyone allowed",
+        "acknowledge, silence, maintenance by message",
+    ),
+    call(
         orchestrator::REQUESTS,
         "orchestrator::REQUESTS",
         "anyone allowed",
-        "start, stop, restart, scale by message",
+        "start, stop, restart, scale, pause, resume by message",
     ),
     state(
         orchestrator::STATUS,
@@ -150,6 +174,24 @@ pub const TOPICS: &[Entry] = &[
         "orchestrator::TRANSITIONS",
         "orchestrator",
         "every change of an instance",
+    ),
+    event(
+        deployment::DEPLOYMENTS,
+        "deployment::DEPLOYMENTS",
+        "orchestrator",
+        "each step of a deployment",
+    ),
+    call(
+        orchestrator::EXPLAIN,
+        "orchestrator::EXPLAIN",
+        "anyone allowed",
+        "why an instance is where it is",
+    ),
+    event(
+        orchestrator::SPENT,
+        "orchestrator::SPENT",
+        "the gateway, or who else meters",
+        "what was spent on behalf of a service",
     ),
     event(
         orchestrator::BROADCAST_COMMANDS,
@@ -202,7 +244,8 @@ mod tests {
             [
                 discovery::REGISTER.template(),
                 discovery::UNREGISTER.template(),
-                discovery::EVENTS.template()
+                discovery::EVENTS.template(),
+                discovery::RESOLVE.template()
             ]
         );
         let found: Vec<_> = within(orchestrator::REQUESTS.template()).collect();
@@ -211,6 +254,7 @@ mod tests {
             [
                 "system/orchestrator/status",
                 "system/orchestrator/events",
+                "system/orchestrator/explain",
                 "system/orchestrator/commands"
             ]
         );

@@ -1,4 +1,7 @@
-//! Registry: who registers, who is there.
+//! Registry: who registers, who is there, who is best for a capability, and calls to it.
+
+mod call;
+mod resolve;
 
 use std::collections::BTreeMap;
 
@@ -9,6 +12,15 @@ use serde_json::Value;
 use crate::id::{Epoch, InstanceId, ServiceName};
 use crate::topic::{EventTopic, StateTopic};
 use crate::unit::{Period, UnixSeconds};
+
+pub use call::{
+    CALL, CALL_TIMEOUT_DEFAULT, CALL_TIMEOUT_MAX, CapabilityAnswer, CapabilityCall,
+    INSTANCE_COMMAND, shared_commands,
+};
+pub use resolve::{
+    CANDIDATES_DEFAULT, CANDIDATES_MAX, CHOICES_DEFAULT, CHOICES_MAX, Candidate, Choice,
+    Preference, RESOLVE, Resolution, Standing, Verdict, Wanted,
+};
 
 /// A service or agent announces itself, or renews.
 pub const REGISTER: EventTopic<Registration> = EventTopic::new("system/discovery/register");
@@ -24,10 +36,11 @@ pub const EVENTS: EventTopic<PresenceChange> = EventTopic::new("system/discovery
 
 /// Names that no service may have: they are levels of the topics above and of those of
 /// [`crate::health`], where the name of a service would stand.
-pub const RESERVED_NAMES: [&str; 6] = [
+pub const RESERVED_NAMES: [&str; 7] = [
     "register",
     "unregister",
     "events",
+    "resolve",
     "check",
     "monitor",
     "system",
@@ -81,6 +94,23 @@ pub struct Capability {
     /// Tags, free to choose.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+}
+
+impl Capability {
+    /// A capability of the first version, of which only the name is said.
+    #[must_use]
+    pub fn new(name: ServiceName) -> Self {
+        Self {
+            name,
+            version: first_version(),
+            description: None,
+            input_schema: Value::Null,
+            output_schema: Value::Null,
+            cost_usd: None,
+            latency_ms: None,
+            tags: Vec::new(),
+        }
+    }
 }
 
 fn first_version() -> String {

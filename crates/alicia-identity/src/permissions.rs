@@ -4,7 +4,7 @@
 //! | who | publishes | subscribes |
 //! |---|---|---|
 //! | module | everything under the prefix | everything under the prefix |
-//! | service `x` | its heartbeat, metrics, register and unregister, replies, `allow.publish`, the command topics of `allow.command` | `x/command`, `x/replies/#`, discovery, health checks, commands to all, `allow.subscribe` |
+//! | service `x` | its heartbeat, metrics, register and unregister, resolve and call, replies, `allow.publish`, the command topics of `allow.command` | `x/command`, `x/+/command`, `x/replies/#`, discovery, health checks, commands to all, `allow.subscribe` |
 //! | key, scope read | nothing | everything under the prefix |
 //! | key, scope operate | requests to the orchestrator, commands to services, health checks | everything under the prefix |
 //! | key, scope admin | everything | everything |
@@ -56,11 +56,16 @@ impl Permissions {
             format!("{prefix}/system/metrics/{name}"),
             discovery::REGISTER.at(prefix, &[]),
             discovery::UNREGISTER.at(prefix, &[]),
+            discovery::RESOLVE.at(prefix, &[]),
+            // The registry calls for a service only what it may command.
+            discovery::CALL.at(prefix, &[]),
         ];
-        let commands = allow
-            .command
-            .iter()
-            .map(|to| orchestrator::SERVICE_COMMAND.at(prefix, &[to.as_str()]));
+        let commands = allow.command.iter().flat_map(|to| {
+            [
+                orchestrator::SERVICE_COMMAND.at(prefix, &[to.as_str()]),
+                discovery::INSTANCE_COMMAND.at(prefix, &[to.as_str(), "+"]),
+            ]
+        });
         let mut publish: Vec<Grant> = own
             .into_iter()
             .chain(replies(prefix))
@@ -75,6 +80,7 @@ impl Permissions {
         );
         let mut subscribe = vec![
             orchestrator::SERVICE_COMMAND.at(prefix, &[name]),
+            discovery::INSTANCE_COMMAND.at(prefix, &[name, "+"]),
             format!("{prefix}/{name}/replies/#"),
             format!("{prefix}/system/discovery/+"),
             health::CHECK.at(prefix, &[]),
@@ -144,13 +150,16 @@ fn replies(prefix: &Prefix) -> [String; 3] {
 }
 
 fn operate(prefix: &Prefix) -> Vec<Grant> {
-    let verbs = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Scale];
-    let mut topics: Vec<String> = verbs
+    let mut topics: Vec<String> = Verb::ALL
         .into_iter()
         .map(|verb| orchestrator::REQUESTS.at(prefix, &[verb.as_str()]))
         .collect();
     topics.push(orchestrator::SERVICE_COMMAND.filter(prefix));
+    topics.push(discovery::INSTANCE_COMMAND.filter(prefix));
+    topics.push(discovery::RESOLVE.at(prefix, &[]));
+    topics.push(discovery::CALL.at(prefix, &[]));
     topics.push(health::CHECK.at(prefix, &[]));
+    topics.push(health::ALERT_REQUESTS.filter(prefix));
     topics
         .into_iter()
         .map(|filter| grant(filter, Retain::Refused))
@@ -226,7 +235,11 @@ mod tests {
         check("alicia/system/discovery/api", false);
         check("alicia/system/orchestrator/stop", false);
         check("alicia/lamp/command", true);
+        check("alicia/lamp/01hinstance/command", true);
         check("alicia/db/command", false);
+        check("alicia/db/01hinstance/command", false);
+        check("alicia/system/discovery/resolve", true);
+        check("alicia/system/registry/call", true);
         check("alicia/db/replies/1", true);
         check("alicia/rooms/kitchen/light", true);
         check("alicia/rooms/kitchen/heat", false);
@@ -249,6 +262,11 @@ mod tests {
             assert_eq!(api().may_subscribe(filter), expected, "{filter}");
         };
         check("alicia/api/command", true);
+        check("$share/api/alicia/api/command", true);
+        check("alicia/api/01hinstance/command", true);
+        check("alicia/db/01hinstance/command", false);
+        check("alicia/+/+/command", false);
+        check("alicia/system/registry/call", false);
         check("alicia/+/command", false);
         check("alicia/db/command", false);
         check("alicia/api/replies/1", true);
@@ -304,6 +322,7 @@ mod tests {
             if plain.may_subscribe(&filter) {
                 let inner = filter.strip_prefix("$share/g/").unwrap_or(&filter);
                 prop_assert!(!filter_matches(inner, "alicia/db/command"), "{}", filter);
+                prop_assert!(!filter_matches(inner, "alicia/db/api/command"), "{}", filter);
             }
         }
     }
