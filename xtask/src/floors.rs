@@ -20,12 +20,14 @@ pub(crate) enum Place {
 /// The plan. A crate that is not here has no place in the house.
 const PLAN: &[(&str, Place)] = &[
     ("alicia-contract", Place::Floor(0)),
+    ("alicia-signature", Place::Floor(0)),
     ("alicia-bus", Place::Floor(1)),
     ("alicia-file", Place::Floor(1)),
     ("alicia-identity", Place::Floor(1)),
     ("alicia-keeper", Place::Floor(1)),
     ("alicia-probe", Place::Floor(1)),
     ("alicia-store", Place::Floor(1)),
+    ("alicia-import", Place::Floor(2)),
     ("alicia-module", Place::Floor(2)),
     ("alicia-broker", Place::Floor(3)),
     ("alicia-dashboard", Place::Floor(3)),
