@@ -1,12 +1,20 @@
 //! The audit log: who did what to what, written in the same transaction as the change itself.
 //!
 //! The table is append-only; its triggers refuse UPDATE and DELETE. If the row cannot be written, the
-//! change is not made either: privileged actions fail closed.
+//! change is not made either: privileged actions fail closed. Each row holds the SHA-256 of the row before
+//! and of itself ([`chain`]), so that a change by other means is found. What looks like a secret is replaced by
+//! a keyed hash before it is written ([`redact`]).
+
+pub mod chain;
+mod origin;
+mod redact;
 
 use rusqlite::{Connection, Row, Transaction, params};
 use serde_json::Value;
 
 use crate::error::Error;
+pub use origin::Origin;
+pub use redact::{Key, looks_secret};
 
 /// Largest `detail`, as JSON text. A row says what was done; bulk data belongs elsewhere.
 pub const DETAIL_BYTES_MAX: usize = 16 * 1024;
@@ -59,6 +67,10 @@ pub struct Record {
     pub outcome: Outcome,
     /// Anything else.
     pub detail: Value,
+    /// From where it was asked: `rest 127.0.0.1:50412`, `bus`; empty when the module did it by itself.
+    pub origin: String,
+    /// The trace that the request belongs to; empty when there was none.
+    pub trace: String,
 }
 
 /// Where a page of rows begins.
@@ -104,7 +116,7 @@ impl Outcome {
 /// # Errors
 /// [`Error::TooLarge`], or SQLite's; pass it on, so that the change is undone.
 pub fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> Result<i64, Error> {
-    let detail = serde_json::to_string(entry.detail)?;
+    let detail = serde_json::to_string(&*redact::value(entry.detail))?;
     if detail.len() > DETAIL_BYTES_MAX {
         return Err(Error::TooLarge {
             what: "the detail of an audit row",
@@ -112,27 +124,38 @@ pub fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> Result<i64, Error> {
             limit_bytes: DETAIL_BYTES_MAX,
         });
     }
-    let Entry {
-        time_unix_us,
-        actor,
-        action,
-        target,
-        outcome,
-        ..
-    } = *entry;
+    let origin = Origin::of_job();
+    let (id, before) = chain::tail(tx)?;
+    let text = |text: &str| redact::text(text).into_owned();
+    let row = chain::Fields {
+        id,
+        time_unix_us: entry.time_unix_us,
+        actor: &text(entry.actor),
+        action: entry.action,
+        target: &text(entry.target),
+        outcome: entry.outcome.as_str(),
+        detail: &detail,
+        origin: &origin.from,
+        trace: &origin.trace,
+    };
+    let hash = row.hash(&before);
     tx.prepare_cached(
-        "INSERT INTO audit (time_unix_us, actor, action, target, outcome, detail)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO audit (id, time_unix_us, actor, action, target, outcome, detail, origin, trace, hash)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
     )?
     .execute(params![
-        time_unix_us,
-        actor,
-        action,
-        target,
-        outcome.as_str(),
-        detail
+        row.id,
+        row.time_unix_us,
+        row.actor,
+        row.action,
+        row.target,
+        row.outcome,
+        row.detail,
+        row.origin,
+        row.trace,
+        &hash[..],
     ])?;
-    Ok(tx.last_insert_rowid())
+    Ok(id)
 }
 
 /// A page of at most `limit` rows, never more than [`LIST_ROWS_MAX`].
@@ -141,7 +164,7 @@ pub fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> Result<i64, Error> {
 /// SQLite's, or a `detail` that is no JSON.
 pub fn list(connection: &Connection, cursor: Cursor, limit: u32) -> Result<Vec<Record>, Error> {
     const COLUMNS: &str =
-        "SELECT id, time_unix_us, actor, action, target, outcome, detail FROM audit";
+        "SELECT id, time_unix_us, actor, action, target, outcome, detail, origin, trace FROM audit";
     let (condition, id) = match cursor {
         Cursor::After(id) => ("WHERE id > ?1 ORDER BY id ASC LIMIT ?2", id),
         Cursor::Before(id) => ("WHERE id < ?1 ORDER BY id DESC LIMIT ?2", id),
@@ -164,5 +187,7 @@ fn record(row: &Row<'_>) -> Result<Record, Error> {
         target: row.get(4)?,
         outcome: Outcome::from_text(row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?),
         detail: serde_json::from_str(row.get_ref(6)?.as_str().map_err(rusqlite::Error::from)?)?,
+        origin: row.get(7)?,
+        trace: row.get(8)?,
     })
 }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use rusqlite::Transaction;
 use tokio::sync::oneshot;
 
+use crate::audit::Origin;
 use crate::error::Error;
 
 /// What became of a closure, before anybody knows whether its batch commits.
@@ -64,6 +65,7 @@ where
     (
         Box::new(Work {
             closure: Some(work),
+            origin: Origin::current(),
             result: None,
             reply,
         }),
@@ -106,6 +108,8 @@ impl<T, E: From<Error>> Future for Pending<T, E> {
 
 struct Work<T, E, F> {
     closure: Option<F>,
+    /// Whose request it is: audit rows say so.
+    origin: Origin,
     result: Option<Result<T, E>>,
     reply: oneshot::Sender<Result<T, E>>,
 }
@@ -120,7 +124,8 @@ where
 {
     fn run(&mut self, tx: &Transaction<'_>) -> Ran {
         let closure = self.closure.take().expect("a job runs once");
-        let (result, ran) = match contained(|| closure(tx)) {
+        let origin = std::mem::take(&mut self.origin);
+        let (result, ran) = match contained(|| origin.around(|| closure(tx))) {
             Ok(Ok(value)) => (Ok(value), Ran::Kept),
             Ok(Err(error)) => (Err(error), Ran::Failed),
             Err(panicked) => (Err(panicked.into()), Ran::Panicked),

@@ -54,13 +54,19 @@ impl Display for Owner {
     }
 }
 
-/// Tables that every store has, whatever its module. `audit` and `outbox` are free to grow columns
-/// (such as a hash chain's) by a later step.
-const OF_THE_STORE: &[Migration] = &[Migration {
-    number: 1,
-    name: "audit and outbox",
-    sql: include_str!("tables.sql"),
-}];
+/// Tables that every store has, whatever its module.
+const OF_THE_STORE: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "audit and outbox",
+        sql: include_str!("tables.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "audit chain",
+        sql: include_str!("audit_chain.sql"),
+    },
+];
 
 /// The list of what was applied; made by hand because the steps are recorded in it.
 const LIST: &str = "CREATE TABLE IF NOT EXISTS migration (

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::audit;
 use crate::migration::Migration;
 
 /// Gives the time in microseconds since the Unix epoch. Tests and simulations set it.
@@ -33,6 +34,9 @@ pub struct Options {
     pub migrations: &'static [Migration],
     /// Dates the migrations.
     pub clock: Clock,
+    /// Hashes what looks like a secret in audit rows. Default: a key of this process, so that equal secrets look equal
+    /// only until it ends.
+    pub audit_key: Option<audit::Key>,
 }
 
 // === impl Options ===
@@ -45,6 +49,16 @@ impl Options {
             kind: Kind::State,
             migrations,
             clock,
+            audit_key: None,
+        }
+    }
+
+    /// With a key of the house for what looks like a secret in audit rows.
+    #[must_use]
+    pub fn audit_key(self, key: audit::Key) -> Self {
+        Self {
+            audit_key: Some(key),
+            ..self
         }
     }
 

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle, ThreadId};
 use rusqlite::{Connection, Transaction};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
+use crate::audit;
 use crate::backup;
 use crate::checkpoint::Checkpointer;
 use crate::connection::{DataFile, WriteConnection, check_pages};
@@ -60,7 +61,7 @@ impl Store {
         });
         let mut connection = file.open_first()?;
         migration::bring_up_to_date(&mut connection, &options)?;
-        Self::start(file, connection, lock)
+        Self::start(file, connection, (lock, options.audit_key))
     }
 
     /// Runs `work` in the next batch and waits until it is on disk.
@@ -228,7 +229,7 @@ impl Store {
     fn start(
         file: Arc<DataFile>,
         connection: WriteConnection,
-        lock: Arc<FileLock>,
+        (lock, audit_key): (Arc<FileLock>, Option<audit::Key>),
     ) -> Result<Self, Error> {
         let counters = Arc::new(Counters::default());
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
@@ -248,7 +249,12 @@ impl Store {
             truncate_in_batches: 0,
         };
         let checkpointing = spawn(&file, &lock, "store-checkpoint", move || checkpointer.run())?;
-        let writing = spawn(&file, &lock, "store-writer", move || writer.run())?;
+        let writing = spawn(&file, &lock, "store-writer", move || {
+            if let Some(key) = audit_key {
+                key.use_on_this_thread();
+            }
+            writer.run();
+        })?;
         let shared = Arc::new(Shared {
             readers: Arc::new(Readers::new(Arc::clone(&file), Arc::clone(&counters), lock)),
             file,

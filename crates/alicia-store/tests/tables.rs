@@ -98,7 +98,7 @@ async fn audit_rows_cannot_be_edited_removed_or_oversized() {
     for sql in [
         "UPDATE audit SET actor = 'x'",
         "DELETE FROM audit",
-        "REPLACE INTO audit VALUES (1, 1, '', '', '', '', '')",
+        "REPLACE INTO audit VALUES (1, 1, '', '', '', '', '', '', '', zeroblob(32))",
     ] {
         let tampered = store
             .write(move |tx| Ok::<_, Error>(tx.execute(sql, [])?))
