@@ -191,6 +191,13 @@ impl Client {
         self.done(&Request::Unlisten { name: name.into() }).await
     }
 
+    /// Has the keeper tell once, by [`Event::ListenerReady`], when somebody connects to a held socket that
+    /// no instance serves.
+    pub async fn watch_listener(&self, name: &str) -> Result<()> {
+        self.done(&Request::WatchListener { name: name.into() })
+            .await
+    }
+
     /// Ends everything: the keeper stops all instances, each within its own grace period and this
     /// limit, and ends. Returns how many still ran when it began; the end is seen as the end of the
     /// connection.

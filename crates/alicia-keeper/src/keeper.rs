@@ -14,7 +14,9 @@ mod chores;
 mod clients;
 mod instance;
 mod listeners;
+mod notify;
 mod output;
+mod passed;
 mod place;
 mod plan;
 mod reap;
@@ -166,6 +168,8 @@ struct Keeper {
     timers: Timers,
     chores: Vec<Chore>,
     is_shutting_down: bool,
+    /// Messages of instances that were not understood or came from strangers.
+    notifications_dropped: u64,
 }
 
 /// Runs a keeper until it is shut down.
@@ -238,6 +242,7 @@ impl Keeper {
             timers: Timers::default(),
             chores: Vec::new(),
             is_shutting_down: false,
+            notifications_dropped: 0,
         };
         keeper.watch_own()?;
         Ok(keeper)
@@ -295,6 +300,8 @@ impl Keeper {
             Token::Survivor(run) => self.survivor_ended(run),
             Token::Cgroup(run) => self.settle(run),
             Token::Executed(run) => self.executed(run),
+            Token::Listener(number) => self.listener_ready(number),
+            Token::Notify(run) => self.take_notifications(run),
             Token::Socket => self.accept_clients(),
             Token::Client(client) => self.serve_client(client),
             Token::Pipes => self.take_output(),
@@ -323,6 +330,8 @@ impl Keeper {
                 Timer::LogMarker => self.write_markers(),
                 Timer::Look => self.scans.is_timer_set = false,
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
+                Timer::Notify(run) => self.hear_again(run),
+                Timer::Watchdog(run) => self.watchdog_timer(run, now_ms),
             }
         }
     }

@@ -18,10 +18,10 @@ pub use instance::{
     Containment, Exit, ExitStatus, InstanceInfo, InstanceState, ListenerInfo, Stats, Usage,
 };
 pub use spec::is_name;
-pub use spec::{Limits, LogSpec, ResourceLimit, StartSpec, StopSpec, Target};
+pub use spec::{Limits, LogSpec, PassedFile, ResourceLimit, StartSpec, StopSpec, Target};
 
 /// The version that this build speaks.
-pub const PROTOCOL: Version = Version { major: 1, minor: 0 };
+pub const PROTOCOL: Version = Version { major: 1, minor: 1 };
 
 /// Version of the protocol: majors must be equal, minors may differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,6 +109,14 @@ pub enum Request {
     },
     /// Close a held socket (instances that inherited it keep it). Answer: [`Reply::Done`].
     Unlisten {
+        /// Which.
+        name: String,
+    },
+    /// Tell once when somebody connects to a held socket while no instance that inherited it lives: now, or
+    /// as soon as the last such instance has ended. Starting one takes the watch back. A watch outlives
+    /// the host that asked for it; where nobody was there to hear, asking again tells again. Answer:
+    /// [`Reply::Done`].
+    WatchListener {
         /// Which.
         name: String,
     },

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Name of the socket in the keeper's directory.
 pub(crate) const SOCKET_NAME: &str = "keeper.sock";
 /// `sun_path` has 108 bytes, the closing zero included (`unix(7)`).
-const PATH_BYTES_MAX: usize = 107;
+pub(crate) const PATH_BYTES_MAX: usize = 107;
 
 /// A path to bind or connect to. A directory whose name is too long for `sun_path` is reached through
 /// an open descriptor.

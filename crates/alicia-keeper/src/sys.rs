@@ -1,4 +1,4 @@
-//! The system calls that no safe crate offers. The only file of the workspace with unsafe code.
+//! The system calls that no safe crate offers. With its parts in `sys/` the only unsafe code of the workspace.
 //!
 //! The heart is [`spawn`]: the child runs on a copy of the keeper's memory between `clone3` and `execve`,
 //! so everything it needs lies ready in [`ChildPlan`], and it calls nothing but system calls: no
@@ -16,6 +16,10 @@ use std::ptr;
 
 use libc::{c_char, c_int, c_long};
 
+mod datagram;
+
+pub(crate) use datagram::receive;
+
 use crate::protocol::{ExitStatus, Usage};
 
 /// `clone3`: put the child into a cgroup at birth (Linux 5.7). libc has it in an `int`, which is too small.
@@ -24,8 +28,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 const SIGNAL_MAX: c_int = 64;
 /// First descriptor of inherited sockets, by the `LISTEN_FDS` protocol (`sd_listen_fds(3)`).
 pub(crate) const LISTEN_FD_FIRST: c_int = 3;
-/// Name of the variable that only the child can fill in, and room for the digits of a pid.
-pub(crate) const LISTEN_PID: &str = "LISTEN_PID=";
+/// Room for the digits of a pid.
 const PID_DIGITS: usize = 10;
 /// Exit code of a child that could not execute the program; the reason goes through the pipe.
 const EXIT_NOT_EXECUTED: c_int = 127;
@@ -50,7 +53,10 @@ pub(crate) struct ChildPlan<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
     /// Tells what failed; closed by a successful `execve`.
     pub(crate) error: BorrowedFd<'a>,
-    pub(crate) listeners: Vec<BorrowedFd<'a>>,
+    /// From descriptor 3 on: listening sockets, then passed files.
+    pub(crate) inherited: Vec<BorrowedFd<'a>>,
+    /// `LISTEN_PID=`, `WATCHDOG_PID=`: variables whose value is the child's own pid.
+    pub(crate) pid_variables: &'a [&'a str],
     /// Directory of the cgroup to be born in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
@@ -126,10 +132,10 @@ struct Image<'a> {
     plan: &'a ChildPlan<'a>,
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
-    /// `LISTEN_PID=` and room; empty where no socket is passed.
-    listen_pid: Vec<u8>,
-    /// Numbers of the sockets, first in the keeper, then moved out of the way.
-    sockets: Vec<c_int>,
+    /// `LISTEN_PID=` and room: variables that only the child can fill in.
+    pid_variables: Vec<Vec<u8>>,
+    /// Numbers of what is inherited, first in the keeper, then moved out of the way.
+    inherited: Vec<c_int>,
     keeper: c_int,
 }
 
@@ -204,27 +210,26 @@ fn spawn_by_fork(image: &mut Image<'_>) -> io::Result<Child> {
 
 impl<'a> Image<'a> {
     fn new(plan: &'a ChildPlan<'a>) -> Self {
-        let mut listen_pid = Vec::new();
-        if !plan.listeners.is_empty() {
-            listen_pid.extend_from_slice(LISTEN_PID.as_bytes());
-            listen_pid.resize(LISTEN_PID.len() + PID_DIGITS + 1, 0);
-        }
+        let with_room = |name: &&str| {
+            let mut variable = name.as_bytes().to_vec();
+            variable.resize(name.len() + PID_DIGITS + 1, 0);
+            variable
+        };
+        let pid_variables: Vec<Vec<u8>> = plan.pid_variables.iter().map(with_room).collect();
         let pointers = |strings: &[CString]| -> Vec<*const c_char> {
             let mut pointers: Vec<_> = strings.iter().map(|string| string.as_ptr()).collect();
             pointers.push(ptr::null());
             pointers
         };
         let mut envp = pointers(plan.environment);
-        if !listen_pid.is_empty() {
-            let end = envp.len() - 1;
-            envp.insert(end, listen_pid.as_ptr().cast());
-        }
+        let end = envp.len() - 1;
+        envp.splice(end..end, pid_variables.iter().map(|it| it.as_ptr().cast()));
         Self {
             plan,
             argv: pointers(plan.arguments),
             envp,
-            listen_pid,
-            sockets: plan.listeners.iter().map(AsRawFd::as_raw_fd).collect(),
+            pid_variables,
+            inherited: plan.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
             keeper: std::process::id() as c_int,
         }
     }
@@ -293,13 +298,13 @@ impl<'a> Image<'a> {
         Stage::Execute
     }
 
-    /// 0, 1, 2 and the sockets; whatever else is open is closed by execve.
+    /// 0, 1, 2 and what is inherited; whatever else is open is closed by execve.
     ///
     /// # Safety
     /// Only in the child.
     unsafe fn place_descriptors(&mut self, error: &mut c_int) -> bool {
         let plan = self.plan;
-        let first_free = LISTEN_FD_FIRST + self.sockets.len() as c_int;
+        let first_free = LISTEN_FD_FIRST + self.inherited.len() as c_int;
         // SAFETY: system calls on descriptors that the plan borrows.
         unsafe {
             let moved = libc::fcntl(*error, libc::F_DUPFD_CLOEXEC, first_free);
@@ -307,9 +312,9 @@ impl<'a> Image<'a> {
                 return false;
             }
             *error = moved;
-            for socket in &mut self.sockets {
-                *socket = libc::fcntl(*socket, libc::F_DUPFD_CLOEXEC, first_free);
-                if *socket < 0 {
+            for source in &mut self.inherited {
+                *source = libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, first_free);
+                if *source < 0 {
                     return false;
                 }
             }
@@ -319,8 +324,8 @@ impl<'a> Image<'a> {
                     return false;
                 }
             }
-            for (offset, socket) in self.sockets.iter().enumerate() {
-                if libc::dup2(*socket, LISTEN_FD_FIRST + offset as c_int) < 0 {
+            for (offset, source) in self.inherited.iter().enumerate() {
+                if libc::dup2(*source, LISTEN_FD_FIRST + offset as c_int) < 0 {
                     return false;
                 }
             }
@@ -332,24 +337,27 @@ impl<'a> Image<'a> {
         true
     }
 
-    /// Writes the child's pid behind `LISTEN_PID=`.
+    /// Writes the child's pid behind the names of the variables.
     fn fill_in_pid(&mut self) {
-        let Some(digits) = self.listen_pid.get_mut(LISTEN_PID.len()..) else {
-            return;
-        };
         // SAFETY: plain system call; glibc's own getpid would do as well.
-        let mut pid = unsafe { libc::syscall(libc::SYS_getpid) } as u32;
-        let mut length = 1;
-        let mut rest = pid / 10;
-        while rest > 0 {
-            length += 1;
-            rest /= 10;
-        }
-        for position in (0..length).rev() {
-            if let Some(digit) = digits.get_mut(position) {
-                *digit = b'0' + (pid % 10) as u8;
+        let own = unsafe { libc::syscall(libc::SYS_getpid) } as u32;
+        for (variable, name) in self.pid_variables.iter_mut().zip(self.plan.pid_variables) {
+            let Some(digits) = variable.get_mut(name.len()..) else {
+                continue;
+            };
+            let mut length = 1;
+            let mut rest = own / 10;
+            while rest > 0 {
+                length += 1;
+                rest /= 10;
             }
-            pid /= 10;
+            let mut pid = own;
+            for position in (0..length).rev() {
+                if let Some(digit) = digits.get_mut(position) {
+                    *digit = b'0' + (pid % 10) as u8;
+                }
+                pid /= 10;
+            }
         }
     }
 }

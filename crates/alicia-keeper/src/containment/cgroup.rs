@@ -126,6 +126,22 @@ impl Cgroup {
         pids
     }
 
+    /// Whether a process is in it or below it, now.
+    pub(crate) fn holds(&self, pid: u32) -> bool {
+        let membership = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        let own = membership
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))
+            .unwrap_or_default();
+        // The last two parts name the keeper's directory and the run, wherever the hierarchy is mounted.
+        let mut parts = self.path.iter().rev().map(|it| it.to_string_lossy());
+        let (Some(run), Some(root)) = (parts.next(), parts.next()) else {
+            return false;
+        };
+        own.split_once(&format!("/{root}/{run}"))
+            .is_some_and(|(_, below)| below.is_empty() || below.starts_with('/'))
+    }
+
     /// Kills every process in it and below it; one that is just being forked does not escape.
     pub(crate) fn kill(&self) -> io::Result<()> {
         fs::write(self.path.join("cgroup.kill"), "1")

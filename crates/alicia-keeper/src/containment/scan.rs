@@ -28,6 +28,36 @@ pub(crate) struct Scan {
     pub(crate) known: HashMap<u32, u64>,
 }
 
+/// The longest chain of parents that is followed.
+const ANCESTORS_MAX: usize = 64;
+
+impl Scan {
+    /// Whether a process is of this instance, by the marks of a sweep, without a sweep.
+    pub(crate) fn owns(&self, process: &Process) -> bool {
+        let mut process = *process;
+        for _ in 0..ANCESTORS_MAX {
+            let is_leader = process.pid == self.leader && process.start_ticks == self.start_ticks;
+            if is_leader || self.is_marked(&process) {
+                return true;
+            }
+            match process_table::process(process.parent) {
+                Some(parent) if parent.pid != std::process::id() => process = parent,
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    fn is_marked(&self, process: &Process) -> bool {
+        let is_known = self.known.get(&process.pid) == Some(&process.start_ticks);
+        let in_session = process.session == self.leader && process.start_ticks >= self.start_ticks;
+        is_known
+            || in_session
+            || process_table::environment(process.pid, TAG_NAME).is_some_and(|tag| tag == self.tag)
+            || process_table::writes_to(process.pid, &self.pipes)
+    }
+}
+
 /// An instance that takes part in a scan.
 #[derive(Debug)]
 pub(crate) struct Claim<'a> {

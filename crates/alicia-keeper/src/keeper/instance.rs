@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use super::notify::Notify;
 use crate::containment::Container;
 use crate::output::{LogFile, Pipe};
 use crate::protocol::{InstanceInfo, InstanceState};
@@ -37,6 +38,10 @@ pub(super) struct Instance {
     /// Until the program is executed.
     pub(super) starting: Option<Starting>,
     pub(super) stopping: Option<Stopping>,
+    /// Where it may say something.
+    pub(super) notify: Option<Notify>,
+    /// Names of held sockets that it inherited.
+    pub(super) listeners: Vec<String>,
     /// Processes that were killed by force.
     pub(super) killed: BTreeSet<u32>,
     /// Looks since the first kill; each waits longer than the one before.

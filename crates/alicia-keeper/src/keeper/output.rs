@@ -15,6 +15,7 @@ use super::timers::Timer;
 use super::token::Token;
 use super::{Keeper, PIPES_PER_TURN};
 use crate::clock;
+use crate::logs::{LineKind, Stream};
 use crate::output::{Batch, LogFile, LogState, Trouble, Turn};
 use crate::protocol::{Event, LogSpec, LogTrouble};
 
@@ -136,6 +137,21 @@ impl Keeper {
         }
         drop(log);
         self.after_batch(run, trouble, false);
+    }
+
+    /// A line of the keeper's own in the log of an instance.
+    pub(super) fn say(&mut self, run: u64, text: &str) {
+        let log = self.instances.get(&run).and_then(|it| it.log.clone());
+        let Some(log) = log else {
+            return;
+        };
+        let mut file = log.borrow_mut();
+        let mut batch = file.batch(&mut self.logs.line_buffer, clock::unix_us());
+        batch.push((Stream::Keeper, LineKind::Full), text.as_bytes());
+        let trouble = batch.finish();
+        let owes_marker = file.owes_marker();
+        drop(file);
+        self.after_batch(run, trouble, owes_marker);
     }
 
     fn after_batch(&mut self, run: u64, trouble: Option<Trouble>, owes_marker: bool) {

@@ -16,6 +16,9 @@ use crate::sys;
 const LOCK_NAME: &str = "keeper.lock";
 const LOG_NAME: &str = "keeper.log";
 const RECORDS_NAME: &str = "records";
+const NOTIFY_NAME: &str = "notify";
+/// Services of other users pass through to their notify sockets; nobody else can list or read.
+const DIRECTORY_MODE: u32 = 0o711;
 /// Files of the keeper are for its user only.
 const UMASK: u32 = 0o077;
 /// The keeper says little. A log that has grown beyond this begins anew.
@@ -47,9 +50,9 @@ impl Place {
         };
         DirBuilder::new()
             .recursive(true)
-            .mode(0o700)
+            .mode(DIRECTORY_MODE)
             .create(directory)
-            .and_then(|()| fs::set_permissions(directory, Permissions::from_mode(0o700)))
+            .and_then(|()| fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE)))
             .map_err(fail(directory))?;
         let directory = fs::canonicalize(directory).map_err(fail(directory))?;
         let lock_path = directory.join(LOCK_NAME);
@@ -65,6 +68,8 @@ impl Place {
         }
         let records = directory.join(RECORDS_NAME);
         fs::create_dir_all(&records).map_err(fail(&records))?;
+        let notify = directory.join(NOTIFY_NAME);
+        make_anew(&notify).map_err(fail(&notify))?;
         let socket = bind(&directory).map_err(fail(&directory))?;
         Ok(Self {
             directory,
@@ -93,6 +98,11 @@ impl Place {
 
     pub(super) fn records(&self) -> PathBuf {
         self.directory.join(RECORDS_NAME)
+    }
+
+    /// The notify socket of a run.
+    pub(super) fn notify_path(&self, run: u64) -> PathBuf {
+        self.directory.join(NOTIFY_NAME).join(run.to_string())
     }
 
     pub(super) fn socket(&self) -> BorrowedFd<'_> {
@@ -134,6 +144,16 @@ impl Place {
             drop(fs::remove_file(address.path()));
         }
     }
+}
+
+/// Empty, and for anybody to pass through: sockets that a dead keeper left are nobody's.
+fn make_anew(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    fs::create_dir(directory)?;
+    fs::set_permissions(directory, Permissions::from_mode(DIRECTORY_MODE))
 }
 
 /// The lock is held, so a socket that is there belongs to a dead keeper.

@@ -3,13 +3,16 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::containment::TAG_NAME;
 use crate::protocol::{Failure, FailureCode, ResourceLimit, StartSpec, is_name};
-use crate::sys::Identity;
+use crate::sys::{Identity, LISTEN_FD_FIRST};
 use crate::{accounts, program, signals};
+
+use super::passed;
 
 /// File mode creation mask where the host names none.
 const UMASK: u32 = 0o022;
@@ -38,12 +41,21 @@ pub(super) struct Plan {
     pub(super) identity: Option<Identity>,
     pub(super) umask: libc::mode_t,
     pub(super) resource_limits: Vec<(libc::c_int, libc::rlimit)>,
+    /// In the order of the request.
+    pub(super) passed: Vec<OwnedFd>,
+    /// Variables whose value is the child's pid.
+    pub(super) pid_variables: Vec<&'static str>,
 }
 
 impl Plan {
-    /// `tag` marks the processes of the run.
-    pub(super) fn of(spec: &StartSpec, tag: &str) -> Result<Self, Failure> {
+    /// `tag` marks the processes of the run, `notify_socket` is where they may say something.
+    pub(super) fn of(
+        spec: &StartSpec,
+        tag: &str,
+        notify_socket: Option<&str>,
+    ) -> Result<Self, Failure> {
         check_fields(spec)?;
+        passed::check(&spec.passed)?;
         check_directory(&spec.directory)?;
         let path = spec.environment.get("PATH").map(String::as_str);
         let file = program::find(&spec.program, &spec.directory, path)?;
@@ -54,7 +66,7 @@ impl Plan {
             arguments: arguments
                 .map(|argument| c_string("arguments", argument.as_bytes()))
                 .collect::<Result<_, _>>()?,
-            environment: environment(spec, tag)?,
+            environment: environment(spec, tag, notify_socket)?,
             directory: c_string("directory", spec.directory.as_os_str().as_bytes())?,
             identity,
             umask: spec.umask.unwrap_or(UMASK),
@@ -63,8 +75,17 @@ impl Plan {
                 .iter()
                 .map(limit)
                 .collect::<Result<_, _>>()?,
+            passed: passed::make(&spec.passed)?,
+            pid_variables: pid_variables(spec),
         })
     }
+}
+
+fn pid_variables(spec: &StartSpec) -> Vec<&'static str> {
+    let listens = (!spec.listeners.is_empty()).then_some("LISTEN_PID=");
+    let is_watched = spec.notify && spec.watchdog_ms.is_some();
+    let watched = is_watched.then_some("WATCHDOG_PID=");
+    listens.into_iter().chain(watched).collect()
 }
 
 fn check_fields(spec: &StartSpec) -> Result<(), Failure> {
@@ -90,6 +111,11 @@ fn check_fields(spec: &StartSpec) -> Result<(), Failure> {
             "stop_signal: there is no signal {}",
             spec.stop_signal
         )));
+    }
+    if spec.watchdog_ms == Some(0) || (spec.watchdog_ms.is_some() && !spec.notify) {
+        return Err(invalid(
+            "watchdog_ms: must be 1 or more, and needs notify".to_owned(),
+        ));
     }
     if spec.listeners.len() > LISTENERS_MAX {
         return Err(invalid(format!(
@@ -129,18 +155,38 @@ fn check_directory(directory: &Path) -> Result<(), Failure> {
 }
 
 /// The host's environment, with ours over it.
-fn environment(spec: &StartSpec, tag: &str) -> Result<Vec<CString>, Failure> {
+fn environment(
+    spec: &StartSpec,
+    tag: &str,
+    notify_socket: Option<&str>,
+) -> Result<Vec<CString>, Failure> {
     let mut own = vec![
-        ("ALICIA_INSTANCE", spec.instance.clone()),
-        (TAG_NAME, tag.to_owned()),
+        ("ALICIA_INSTANCE".to_owned(), spec.instance.clone()),
+        (TAG_NAME.to_owned(), tag.to_owned()),
     ];
     if !spec.listeners.is_empty() {
-        own.push(("LISTEN_FDS", spec.listeners.len().to_string()));
-        own.push(("LISTEN_FDNAMES", spec.listeners.join(":")));
+        own.push(("LISTEN_FDS".to_owned(), spec.listeners.len().to_string()));
+        own.push(("LISTEN_FDNAMES".to_owned(), spec.listeners.join(":")));
+    }
+    let numbers =
+        LISTEN_FD_FIRST + libc::c_int::try_from(spec.listeners.len()).unwrap_or_default()..;
+    for (file, number) in spec.passed.iter().zip(numbers) {
+        own.push((passed::variable(&file.name), number.to_string()));
+    }
+    if let Some(socket) = notify_socket {
+        own.push(("NOTIFY_SOCKET".to_owned(), socket.to_owned()));
+    }
+    if let (Some(_), Some(watchdog_ms)) = (notify_socket, spec.watchdog_ms) {
+        let watchdog_us = watchdog_ms.saturating_mul(1_000);
+        own.push(("WATCHDOG_USEC".to_owned(), watchdog_us.to_string()));
     }
     let is_ours = |name: &str| {
-        // Sockets of the host's own start are none of the child's.
-        own.iter().any(|(ours, _)| *ours == name) || name.starts_with("LISTEN_")
+        // Sockets, files and watchdogs of the host's own start are none of the child's.
+        own.iter().any(|(ours, _)| *ours == name)
+            || name == "NOTIFY_SOCKET"
+            || ["LISTEN_", "WATCHDOG_", passed::PREFIX]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
     };
     let mut all = Vec::with_capacity(spec.environment.len() + own.len());
     for (name, value) in spec.environment.iter().filter(|(name, _)| !is_ours(name)) {
@@ -204,7 +250,7 @@ mod tests {
         let check = |change: fn(&mut StartSpec), expect: FailureCode, text: &str| {
             let mut spec = spec();
             change(&mut spec);
-            let failure = Plan::of(&spec, "tag").unwrap_err();
+            let failure = Plan::of(&spec, "tag", None).unwrap_err();
             assert_eq!(failure.code, expect, "{failure}");
             assert!(failure.message.contains(text), "{failure}");
         };
@@ -258,7 +304,7 @@ mod tests {
         spec.environment.insert(TAG_NAME.into(), "forged".into());
         spec.environment.insert("LISTEN_PID".into(), "1".into());
         spec.environment.insert("A".into(), "b".into());
-        let plan = Plan::of(&spec, "tag").unwrap();
+        let plan = Plan::of(&spec, "tag", None).unwrap();
         let expect = [c"A=b", c"ALICIA_INSTANCE=web-1", c"ALICIA_KEEPER=tag"];
         assert_eq!(plan.environment, expect.map(CString::from));
     }

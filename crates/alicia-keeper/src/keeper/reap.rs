@@ -43,6 +43,7 @@ impl Keeper {
 
     fn leader_gone(&mut self, run: u64, status: ExitStatus, usage: Usage) {
         self.drain_output(run);
+        self.drain_notifications(run);
         let Some(instance) = self
             .instances
             .get_mut(&run)
@@ -51,9 +52,12 @@ impl Keeper {
             return;
         };
         let at_unix_ms = clock::unix_ms();
+        let out_of_memory = was_out_of_memory(instance, status, &mut self.oom_kills_seen);
         let exit = Exit {
             status,
-            out_of_memory: was_out_of_memory(instance, status, &mut self.oom_kills_seen),
+            out_of_memory,
+            oom_killed: out_of_memory || had_out_of_memory_kills(instance),
+            watchdog: had_watchdog(instance),
             requested: instance.was_asked_to_end(),
             at_unix_ms,
             ran_ms: at_unix_ms.saturating_sub(instance.info.started_unix_ms),
@@ -70,6 +74,7 @@ impl Keeper {
         };
         let name = instance.info.instance.clone();
         let is_stillborn = instance.is_stillborn;
+        let listeners = instance.listeners.clone();
         self.ending.insert(run);
         if !is_stillborn {
             self.chores.push(Chore::WriteExit(run));
@@ -80,9 +85,23 @@ impl Keeper {
                 empty,
             });
         }
+        self.arm_listeners(&listeners);
         if empty {
             self.emptied(run, super::stop::Heard::WithExit);
         }
+    }
+}
+
+fn had_watchdog(instance: &Instance) -> bool {
+    let watchdog = instance.notify.as_ref().and_then(|it| it.watchdog);
+    watchdog.is_some_and(|watchdog| watchdog.has_fired)
+}
+
+/// By the kernel's count of its tree, whoever of it was killed.
+fn had_out_of_memory_kills(instance: &Instance) -> bool {
+    match &instance.container {
+        Some(Container::Cgroup(cgroup)) => cgroup.out_of_memory_kills().is_some_and(|it| it > 0),
+        _ => false,
     }
 }
 

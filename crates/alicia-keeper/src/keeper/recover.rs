@@ -125,6 +125,8 @@ impl Keeper {
             log: None,
             starting: None,
             stopping: None,
+            notify: None,
+            listeners: Vec::new(),
             killed: Default::default(),
             looks: 0,
             settle_at_ms: None,

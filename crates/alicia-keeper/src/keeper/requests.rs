@@ -29,8 +29,9 @@ impl Keeper {
                 .listeners
                 .listen(&name, &address)
                 .map(|info| Some(Reply::Listening(info))),
-            Request::Unlisten { name } => {
-                self.listeners.unlisten(&name).map(|()| Some(Reply::Done))
+            Request::Unlisten { name } => self.unlisten(&name).map(|()| Some(Reply::Done)),
+            Request::WatchListener { name } => {
+                self.watch_listener(&name).map(|()| Some(Reply::Done))
             }
             Request::Shutdown { grace_ms } => Ok(Some(self.shut_down(grace_ms))),
             Request::Stats => Ok(Some(Reply::Stats(self.stats()))),
@@ -114,6 +115,7 @@ impl Keeper {
                 Err(_) => Vec::new(),
             },
             lines_dropped: self.logs.lines_dropped(),
+            notifications_dropped: self.notifications_dropped,
             nice: self.standing.nice,
         }
     }

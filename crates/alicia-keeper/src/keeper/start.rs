@@ -10,6 +10,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::chores::Chore;
 use super::instance::{Asker, Instance, Starting};
+use super::notify::Notify;
 use super::plan::Plan;
 use super::token::Token;
 use super::{Keeper, note};
@@ -41,7 +42,9 @@ impl Keeper {
         self.check_admission(&spec)?;
         let run = (self.last_run + 1).max(clock::unix_ms());
         let tag = format!("{}.{run}", self.key);
-        let plan = Plan::of(&spec, &tag)?;
+        let notify = self.open_notify(&spec, run)?;
+        let notify_socket = notify.as_ref().map(|it| it.address.as_str());
+        let plan = Plan::of(&spec, &tag, notify_socket)?;
         let log = self.logs.open(&spec.log).map_err(|error| {
             let path = spec.log.path();
             let message = format!("the log {} cannot be opened: {error}", path.display());
@@ -86,6 +89,7 @@ impl Keeper {
                 containment: container.kind(),
                 not_enforced,
                 log: spec.log.path(),
+                notified: Default::default(),
                 cgroup: container.cgroup_path(),
             },
             stop_signal: spec.stop_signal,
@@ -103,6 +107,8 @@ impl Keeper {
                 program: plan.program.to_string_lossy().into_owned(),
             }),
             stopping: None,
+            notify,
+            listeners: spec.listeners,
             killed: Default::default(),
             looks: 0,
             settle_at_ms: None,
@@ -112,9 +118,22 @@ impl Keeper {
         };
         self.pids.insert(child.pid, run);
         self.names.insert(spec.instance, run);
+        for name in &instance.listeners {
+            self.take_watch_back(name);
+        }
         self.watch_instance(run, &instance);
         self.instances.insert(run, instance);
         Ok(())
+    }
+
+    fn open_notify(&self, spec: &StartSpec, run: u64) -> Result<Option<Notify>, Failure> {
+        if !spec.notify {
+            return Ok(None);
+        }
+        let opened = Notify::open(&self.place, (&self.key, run), spec.watchdog_ms);
+        opened.map(Some).map_err(|error| {
+            Failure::system(format!("no notify socket can be made: {error}"), &error)
+        })
     }
 
     fn check_admission(&self, spec: &StartSpec) -> Result<(), Failure> {
@@ -206,6 +225,8 @@ impl Keeper {
             .listeners
             .sockets(&spec.listeners)
             .map_err(Refusal::Listener)?;
+        let passed = plan.passed.iter().map(AsFd::as_fd);
+        let inherited = listeners.into_iter().chain(passed).collect();
         let plan = ChildPlan {
             program: &plan.program,
             arguments: &plan.arguments,
@@ -221,7 +242,8 @@ impl Keeper {
             stdout: pipes.stdout.write.as_fd(),
             stderr: pipes.stderr.write.as_fd(),
             error: pipes.report.write.as_fd(),
-            listeners,
+            inherited,
+            pid_variables: &plan.pid_variables,
             cgroup: match container {
                 Container::Cgroup(cgroup) => Some(cgroup.directory()),
                 Container::Scan(_) => None,
@@ -241,6 +263,10 @@ impl Keeper {
                 Token::Executed(run),
                 flags,
             ));
+        }
+        if let Some(notify) = &instance.notify {
+            let flags = epoll::EventFlags::IN;
+            watched.push((&self.poll, notify.socket.as_fd(), Token::Notify(run), flags));
         }
         if let Some(Container::Cgroup(cgroup)) = &instance.container {
             // Each change once: it is also pending from the birth of the child on.

@@ -224,6 +224,7 @@ impl Keeper {
                 .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
         }
         instance.info.cgroup = None;
+        instance.notify = None;
         let killed = instance.killed_count();
         let name = instance.info.instance.clone();
         let stopping = instance.stopping.take();

@@ -14,6 +14,10 @@ pub(super) enum Timer {
     LogMarker,
     /// Accept connections again.
     Accept,
+    /// Hear an instance again that said too much.
+    Notify(u64),
+    /// A watchdog may be over.
+    Watchdog(u64),
 }
 
 /// Timers by time, in milliseconds of the monotonic clock.

@@ -17,8 +17,12 @@ pub(super) enum Token {
     Cgroup(u64),
     /// A child has executed its program, or could not.
     Executed(u64),
+    /// Somebody connects to a socket that no instance serves.
+    Listener(u64),
     Socket,
     Client(u64),
+    /// An instance says something.
+    Notify(u64),
     Pipes,
     /// Run, and 0 for standard output, 1 for standard error.
     Output(u64, usize),
@@ -36,6 +40,8 @@ impl Token {
             Self::Pipes => (6, 0),
             Self::Output(run, 0) => (7, run),
             Self::Output(run, _) => (8, run),
+            Self::Listener(number) => (9, number),
+            Self::Notify(run) => (10, run),
         };
         EventData::new_u64((kind << NUMBER_BITS) | (number & NUMBER_MASK))
     }
@@ -56,6 +62,8 @@ impl Token {
             6 => Self::Pipes,
             7 => Self::Output(number, 0),
             8 => Self::Output(number, 1),
+            9 => Self::Listener(number),
+            10 => Self::Notify(number),
             _ => return None,
         })
     }
@@ -77,6 +85,8 @@ mod tests {
             Token::Pipes,
             Token::Output(9, 0),
             Token::Output(9, 1),
+            Token::Listener(2),
+            Token::Notify(1_795_196_066_124),
         ] {
             assert_eq!(Token::from_number(token.data().u64()), Some(token));
         }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::clients::Connection;
 use super::instance::{Asker, Instance, Starting, Stopping};
 use super::listeners::Held;
+use super::notify::{Notify, Watchdog};
 use super::place::Place;
 use super::schedule::Standing;
 use super::token::Token;
@@ -51,6 +52,8 @@ pub(super) struct State {
     clients: Vec<ClientState>,
     last_client: u64,
     closed_lines_dropped: u64,
+    #[serde(default)]
+    notifications_dropped: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -64,11 +67,23 @@ struct InstanceState {
     log: Option<LogState>,
     starting: Option<(RawFd, Asker, String)>,
     stopping: Option<(u64, Vec<Asker>)>,
+    #[serde(default)]
+    notify: Option<NotifyState>,
+    #[serde(default)]
+    listeners: Vec<String>,
     killed: BTreeSet<u32>,
     is_ending: bool,
     is_forgotten: bool,
     is_stillborn: bool,
     is_survivor: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct NotifyState {
+    fd: RawFd,
+    address: String,
+    /// Interval, deadline once it has begun, whether it has fired.
+    watchdog: Option<(u64, Option<u64>, bool)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -150,12 +165,14 @@ impl Keeper {
                 .as_ref()
                 .map(|starting| starting.report.as_fd());
             let pipes = instance.pipes.iter().flatten().map(|pipe| pipe.fd.as_fd());
+            let notify = instance.notify.as_ref().map(|it| it.socket.as_fd());
             instance
                 .pidfd
                 .as_ref()
                 .map(AsFd::as_fd)
                 .into_iter()
                 .chain(report)
+                .chain(notify)
                 .chain(pipes)
         });
         let listeners = self.listeners.iter().map(|held| held.socket.as_fd());
@@ -207,6 +224,7 @@ impl Keeper {
             clients: clients.collect(),
             last_client: self.clients.last,
             closed_lines_dropped: self.logs.closed_lines_dropped,
+            notifications_dropped: self.notifications_dropped,
         }
     }
 }
@@ -244,6 +262,14 @@ impl Instance {
                 .stopping
                 .as_ref()
                 .map(|it| (it.deadline_ms, it.askers.clone())),
+            notify: self.notify.as_ref().map(|it| NotifyState {
+                fd: it.socket.as_raw_fd(),
+                address: it.address.clone(),
+                watchdog: it
+                    .watchdog
+                    .map(|it| (it.interval_ms, it.deadline_ms, it.has_fired)),
+            }),
+            listeners: self.listeners.clone(),
             killed: self.killed.clone(),
             is_ending,
             is_forgotten: self.is_forgotten,
@@ -307,11 +333,12 @@ impl Keeper {
         self.last_run = state.last_run;
         self.is_shutting_down = state.is_shutting_down;
         self.logs.closed_lines_dropped = state.closed_lines_dropped;
+        self.notifications_dropped = state.notifications_dropped;
+        let mut listeners = Vec::new();
         for (fd, info) in state.listeners {
-            self.listeners.insert(Held {
-                socket: TcpListener::from(take(fd)?),
-                info,
-            });
+            listeners.push(info.name.clone());
+            self.listeners
+                .insert(Held::new(TcpListener::from(take(fd)?), info));
         }
         self.clients.last = state.last_client;
         for client in state.clients {
@@ -320,6 +347,7 @@ impl Keeper {
         for instance in state.instances {
             self.restore_instance(instance)?;
         }
+        self.arm_listeners(&listeners);
         self.clients
             .answer(state.asker, Ok(Reply::Upgraded(Hello::own())));
         // Children may have ended while the program changed.
@@ -379,6 +407,10 @@ impl Keeper {
                 program,
             })
         });
+        let notify = state.notify.map(|it| {
+            let watchdog = it.watchdog.map(Watchdog::resume);
+            take(it.fd).map(|socket| Notify::resume(socket, it.address, watchdog))
+        });
         let instance = Instance {
             stop_signal: state.stop_signal,
             stop_grace_ms: state.stop_grace_ms,
@@ -393,6 +425,8 @@ impl Keeper {
                 deadline_ms,
                 askers,
             }),
+            notify: notify.transpose()?,
+            listeners: state.listeners,
             killed: state.killed,
             looks: 0,
             settle_at_ms: None,
@@ -416,6 +450,7 @@ impl Keeper {
             self.names.insert(instance.info.instance.clone(), run);
         }
         self.instances.insert(run, instance);
+        self.set_watchdog_timer(run);
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! What the keeper tells without being asked.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -44,6 +46,26 @@ pub enum Event {
     },
     /// The log of an instance cannot be written, or can be again.
     Log(LogTrouble),
+    /// A process of the instance said something on its `NOTIFY_SOCKET` (`sd_notify(3)`). What was said
+    /// before its end is told before [`Event::Exited`].
+    Notified {
+        /// Whose.
+        instance: String,
+        /// Which run.
+        run: u64,
+        /// Process id of the sender, which is of this instance.
+        pid: u32,
+        /// `READY`, `STATUS`, `WATCHDOG`, `MAINPID` (only of a process of the instance), `STOPPING`,
+        /// `RELOADING`, `MONOTONIC_USEC`, `EXTEND_TIMEOUT_USEC`, `ERRNO`, `BUSERROR`, `EXIT_STATUS` and
+        /// every `X_ALICIA_*`. The last of a name counts; others are left out.
+        fields: BTreeMap<String, String>,
+    },
+    /// Somebody connects to a held socket that no instance serves. Told once for each
+    /// [`Request::WatchListener`](super::Request::WatchListener).
+    ListenerReady {
+        /// Which.
+        name: String,
+    },
     /// The keeper stops everything and ends.
     ShuttingDown,
     /// This host read too slowly: so many events were not sent. List again.

@@ -1,5 +1,6 @@
 //! What the keeper knows of an instance, a listener and itself.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,10 @@ pub struct InstanceInfo {
     pub not_enforced: Vec<String>,
     /// The log file that is written now.
     pub log: PathBuf,
+    /// The last that it said on its `NOTIFY_SOCKET` under each name (`READY`, `STATUS`, `X_ALICIA_…`), for
+    /// hosts that were not there to hear; at most 32 names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub notified: BTreeMap<String, String>,
     /// Its cgroup, where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<PathBuf>,
@@ -81,6 +86,14 @@ pub struct Exit {
     /// The kernel killed it for want of memory, as far as one can tell.
     #[serde(default)]
     pub out_of_memory: bool,
+    /// A process of its tree was killed for want of memory, by the kernel's own count (the memory
+    /// controller of cgroup version 2 or 1) or by the keeper because the tree was over its limit. True
+    /// also where `out_of_memory` is.
+    #[serde(default)]
+    pub oom_killed: bool,
+    /// Its leader was ended because it did not say `WATCHDOG=1` in time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub watchdog: bool,
     /// It was asked to end by [`Request::Stop`](super::Request::Stop) or a shutdown.
     #[serde(default)]
     pub requested: bool,
@@ -132,6 +145,9 @@ pub struct ListenerInfo {
     pub requested: String,
     /// What is bound: the port is never 0.
     pub address: String,
+    /// [`Event::ListenerReady`](super::Event::ListenerReady) is to come.
+    #[serde(default)]
+    pub is_watched: bool,
 }
 
 /// The keeper about itself.
@@ -161,6 +177,9 @@ pub struct Stats {
     pub controllers: Vec<String>,
     /// Log lines that could not be written, since the start.
     pub lines_dropped: u64,
+    /// Messages on notify sockets that were not understood or came from no process of the instance.
+    #[serde(default)]
+    pub notifications_dropped: u64,
     /// Niceness that the keeper reached.
     #[serde(default)]
     pub nice: i32,

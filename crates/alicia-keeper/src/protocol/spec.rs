@@ -62,8 +62,25 @@ pub struct StartSpec {
     #[serde(default)]
     pub die_with_keeper: bool,
     /// Names of held sockets to inherit, in this order from descriptor 3 on (`LISTEN_FDS` protocol).
+    ///
+    /// Several instances may name the same listener. All of them inherit the one socket with its one
+    /// queue, and the kernel gives each connection to whichever accepts first; no connection belongs to an
+    /// instance before that, so one that ends loses only what it had accepted. Programs that wait with
+    /// `epoll` should add the socket with `EPOLLEXCLUSIVE`, or a connection wakes all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<String>,
+    /// Small files that only this instance gets: sealed memory, open for reading at the descriptors that
+    /// `ALICIA_FD_<NAME>` names, after the listeners. The keeper keeps no copy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed: Vec<PassedFile>,
+    /// Gives it a `NOTIFY_SOCKET` (`sd_notify(3)`); what comes is told as
+    /// [`Event::Notified`](super::Event::Notified).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notify: bool,
+    /// It must say `WATCHDOG=1` at least this often, or its leader is ended by SIGABRT, and by SIGKILL after
+    /// the grace period. Counts from its first message, or from `READY=1`. Only with `notify`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watchdog_ms: Option<u64>,
     /// Where output goes.
     pub log: LogSpec,
     /// Signal that asks for the end when the keeper stops the instance by its own decision (shutdown,
@@ -99,10 +116,31 @@ impl StartSpec {
             no_new_privileges: false,
             die_with_keeper: false,
             listeners: Vec::new(),
+            passed: Vec::new(),
+            notify: false,
+            watchdog_ms: None,
             log,
             stop_signal: sigterm(),
             stop_grace_ms: STOP_GRACE_MS,
         }
+    }
+}
+
+/// A file in memory that a child inherits. Its content shows in no list, log or record.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedFile {
+    /// `identity` is named by the variable `ALICIA_FD_IDENTITY`; `-` becomes `_`. As for instances,
+    /// `[a-z0-9-]{1,63}`.
+    pub name: String,
+    /// Base64 (RFC 4648, section 4, with padding). At most 64 KiB once decoded.
+    pub content: String,
+}
+
+impl std::fmt::Debug for PassedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PassedFile")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -12,7 +12,13 @@ mod fleet;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod notify;
+#[cfg(test)]
 mod output;
+#[cfg(test)]
+mod passed;
+#[cfg(test)]
+mod probe;
 #[cfg(test)]
 mod socket;
 #[cfg(test)]

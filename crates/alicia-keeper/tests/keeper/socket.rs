@@ -177,16 +177,17 @@ async fn a_slow_reader_is_told_how_much_it_missed() {
 }
 
 #[tokio::test]
-async fn the_directory_is_for_its_owner_only_and_for_one_keeper() {
+async fn the_directory_can_be_passed_through_and_is_for_one_keeper() {
     let fleet = Fleet::new(Mode::Best).await;
     let mode = |name: &str| {
         let path = fleet.keeper_directory().join(name);
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
     };
-    assert_eq!(
-        (mode(""), mode("keeper.sock"), mode("keeper.log")),
-        (0o700, 0o600, 0o600)
-    );
+    assert_eq!((mode(""), mode("notify")), (0o711, 0o711));
+    for name in ["keeper.sock", "keeper.log", "keeper.lock"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    assert_eq!(mode("records"), 0o700);
     let second = std::process::Command::new(env!("CARGO_BIN_EXE_alicia-keeper"))
         .arg("--directory")
         .arg(fleet.keeper_directory())

@@ -107,6 +107,7 @@ pub(crate) fn exit(exit: &protocol::Exit) -> Exit {
         signal,
         cause,
         at: unix_seconds(exit.at_unix_ms),
+        ..Exit::default()
     }
 }
 
@@ -156,6 +157,8 @@ mod tests {
             let ended = protocol::Exit {
                 status,
                 out_of_memory,
+                oom_killed: out_of_memory,
+                watchdog: false,
                 requested: false,
                 at_unix_ms: 1_500,
                 ran_ms: 0,

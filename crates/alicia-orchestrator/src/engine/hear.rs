@@ -137,7 +137,12 @@ impl Engine {
             Some(Heard::Log(trouble)) => {
                 tracing::warn!(?trouble, "the output of an instance cannot be written");
             }
-            Some(Heard::ShuttingDown | Heard::Unknown(_)) => {}
+            Some(
+                Heard::Notified { .. }
+                | Heard::ListenerReady { .. }
+                | Heard::ShuttingDown
+                | Heard::Unknown(_),
+            ) => {}
         }
     }
 

@@ -1,0 +1,84 @@
+//! The program of these tests: this very binary, as a supervised process that does one thing.
+
+use std::collections::BTreeMap;
+use std::os::unix::net::UnixDatagram;
+use std::process::Command;
+use std::time::Duration;
+
+use alicia_keeper::protocol::StartSpec;
+
+use crate::fleet::{Fleet, text};
+
+/// What it is to do.
+const VARIABLE: &str = "PROBE";
+
+/// A supervised process that does `what`; further variables tell it more.
+pub(crate) fn spec(fleet: &Fleet, instance: &str, what: &str) -> StartSpec {
+    let mut spec = fleet.shell(instance, "");
+    spec.program = text(&std::env::current_exe().unwrap());
+    spec.arguments = ["--exact", "probe::a_process", "--ignored", "--nocapture"]
+        .map(str::to_owned)
+        .into();
+    spec.arguments.push("--test-threads=1".into());
+    spec.environment.insert(VARIABLE.into(), what.into());
+    spec
+}
+
+/// What the tests start.
+#[test]
+#[ignore = "runs as a process of other tests"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is a process that is told what to do"
+)]
+fn a_process() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    match variable(VARIABLE).as_str() {
+        "say" => say(),
+        "say-from-a-child" => {
+            let status = Command::new(std::env::current_exe().unwrap())
+                .args(std::env::args().skip(1))
+                .env(VARIABLE, "say")
+                .status();
+            assert!(status.unwrap().success());
+            std::thread::sleep(Duration::from_secs(100));
+        }
+        "flood" => loop {
+            notify("STATUS=flood");
+        },
+        "feed" => loop {
+            notify("WATCHDOG=1");
+            std::thread::sleep(Duration::from_millis(20));
+        },
+        other => panic!("nothing to do: {other:?}"),
+    }
+}
+
+/// Every message of `SAY` (separated by `;`, with `|` for a line feed), then waits, or ends if `END` is set.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is a process that is told what to do"
+)]
+fn say() {
+    let variables: BTreeMap<String, String> = std::env::vars().collect();
+    for message in variables["SAY"].split(';') {
+        notify(
+            &message
+                .replace('|', "\n")
+                .replace("$PID", &std::process::id().to_string()),
+        );
+    }
+    if !variables.contains_key("END") {
+        std::thread::sleep(Duration::from_secs(100));
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "that is where the protocol has it"
+)]
+fn notify(message: &str) {
+    let path = std::env::var("NOTIFY_SOCKET").unwrap();
+    let socket = UnixDatagram::unbound().unwrap();
+    socket.send_to(message.as_bytes(), path).unwrap();
+}
