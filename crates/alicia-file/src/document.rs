@@ -9,7 +9,7 @@ use crate::overlay;
 use crate::schema::Schema;
 use crate::source::{FileText, Sources, VARIABLE_PREFIX};
 use crate::tree::{Content, Map, Node, pointer_to};
-use crate::yaml::{self, FILE_BYTES_MAX};
+use crate::yaml::{self, Dialect, FILE_BYTES_MAX};
 
 /// All layers together, each value with its origin.
 #[derive(Debug, Clone)]
@@ -35,6 +35,10 @@ impl Document {
         let mut reading = Reading {
             root: Node::from_json(&sources.defaults, place),
             layers,
+            dialect: match sources.foreign {
+                true => Dialect::Foreign,
+                false => Dialect::Own,
+            },
             faults: Vec::new(),
         };
         reading.files(sources.files);
@@ -153,6 +157,7 @@ impl Document {
 struct Reading {
     layers: Layers,
     root: Node,
+    dialect: Dialect,
     faults: Vec<Fault>,
 }
 
@@ -204,7 +209,7 @@ impl Reading {
         };
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let layer = self.layers.add(Layer::file(&file.name, text));
-        let node = yaml::parse(text, layer, &self.layers)?;
+        let node = yaml::parse(text, layer, &self.layers, self.dialect)?;
         match node.content {
             Content::Map(_) | Content::Null => Ok(node),
             _ => {

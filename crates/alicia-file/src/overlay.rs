@@ -100,7 +100,7 @@ pub(crate) fn value(text: &str, place: Place, layers: &Layers) -> Result<Node, V
     if !trimmed.starts_with(['[', '{', '"', '\'']) {
         return Ok(Node::new(scalar::resolve(trimmed), place));
     }
-    let node = yaml::parse(trimmed, place.layer, layers)?;
+    let node = yaml::parse(trimmed, place.layer, layers, yaml::Dialect::Own)?;
     // Positions inside a variable help nobody: the whole of it is one place.
     Ok(Node::from_json(&node.to_json(), place))
 }

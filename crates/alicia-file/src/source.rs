@@ -31,6 +31,7 @@ pub struct Sources {
     pub(crate) files: Vec<FileText>,
     pub(crate) variables: Vec<(String, String)>,
     pub(crate) flags: Vec<(String, String)>,
+    pub(crate) foreign: bool,
 }
 
 // === impl Sources ===
@@ -79,6 +80,13 @@ impl Sources {
             true => Ok(self),
             false => Err(faults),
         }
+    }
+
+    /// The files are those of another program: merge keys (`<<`) and numbers as keys are taken.
+    #[must_use]
+    pub fn foreign(mut self) -> Self {
+        self.foreign = true;
+        self
     }
 
     /// The environment of the program. Counted are variables that start with `ALICIA_` and are not in `ignored`, where

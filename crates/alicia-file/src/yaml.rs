@@ -29,14 +29,28 @@ pub const ALIAS_BYTES_MAX: usize = 16 << 20;
 /// The most faults of one text; who has more mends these first.
 const FAULTS_MAX: usize = 100;
 
+/// Whose YAML a text is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    /// Ours: YAML 1.2, and every key is text.
+    Own,
+    /// That of other programs, read in order to import it: merge keys, and numbers as keys.
+    Foreign,
+}
+
 /// Reads one text.
 ///
 /// `layer` is where its places point to; the layers already hold its lines.
 ///
 /// # Errors
 /// Every fault that is found.
-pub(crate) fn parse(text: &str, layer: u32, layers: &Layers) -> Result<Node, Vec<Fault>> {
-    let mut builder = Builder::new(layer, layers);
+pub(crate) fn parse(
+    text: &str,
+    layer: u32,
+    layers: &Layers,
+    dialect: Dialect,
+) -> Result<Node, Vec<Fault>> {
+    let mut builder = Builder::new(layer, layers, dialect);
     let outcome = check_characters(text, layer, layers)
         .and_then(|()| builder.read(Parser::new_from_str(text), text));
     let mut faults = builder.faults;

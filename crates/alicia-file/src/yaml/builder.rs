@@ -5,7 +5,7 @@ use std::collections::btree_map;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
-use super::{ALIAS_BYTES_MAX, DEPTH_MAX, FAULTS_MAX, NODES_MAX, advice, narrow};
+use super::{ALIAS_BYTES_MAX, DEPTH_MAX, Dialect, FAULTS_MAX, NODES_MAX, advice, narrow};
 use crate::fault::Fault;
 use crate::layer::{Layers, Place, lines};
 use crate::scalar;
@@ -28,6 +28,7 @@ enum Open {
 /// Builds the tree out of the events of the scanner.
 pub(super) struct Builder<'l> {
     layer: u32,
+    dialect: Dialect,
     layers: &'l Layers,
     frames: Vec<Frame>,
     anchors: HashMap<usize, (Node, Size)>,
@@ -38,14 +39,18 @@ pub(super) struct Builder<'l> {
     pub(super) faults: Vec<Fault>,
 }
 
+/// The key whose value adds keys to the map around it.
+const MERGE_KEY: &str = "<<";
+
 type Step = Result<(), Box<Fault>>;
 
 // === impl Builder ===
 
 impl<'l> Builder<'l> {
-    pub(super) fn new(layer: u32, layers: &'l Layers) -> Self {
+    pub(super) fn new(layer: u32, layers: &'l Layers, dialect: Dialect) -> Self {
         Self {
             layer,
+            dialect,
             layers,
             frames: Vec::new(),
             anchors: HashMap::new(),
@@ -191,16 +196,17 @@ impl<'l> Builder<'l> {
 
     fn key(&mut self, scalar: &Scalar<'_>, place: Place) {
         let text = scalar.text;
+        let own = self.dialect == Dialect::Own;
         let fault = match (scalar.plain, scalar::resolve(text)) {
             (true, Content::Null) => Some((
                 "found a value without a key".to_owned(),
                 "write the key before the `:`".to_owned(),
             )),
-            (true, Content::Truth(_) | Content::Number(..)) => Some((
+            (true, Content::Truth(_) | Content::Number(..)) if own => Some((
                 format!("found the key {text}, which is not text"),
                 format!("write it in quotes: `\"{text}\":`"),
             )),
-            (true, _) if text == "<<" => Some((
+            (true, _) if own && text == MERGE_KEY => Some((
                 "found `<<`: merge keys are not part of YAML 1.2".to_owned(),
                 "write the keys out; an alias may stand for a whole value".to_owned(),
             )),
@@ -246,9 +252,39 @@ impl<'l> Builder<'l> {
         };
         let content = match frame.content {
             Open::List(items) => Content::List(items),
-            Open::Map(map, _) => Content::Map(map),
+            Open::Map(map, _) => Content::Map(self.merge(map)),
         };
         self.put(Node::new(content, frame.place), frame.anchor)
+    }
+
+    /// In files of others, `<<: *name` and `<<: [*a, *b]` add the keys that a map does not have itself
+    /// (the merge key of YAML 1.1, <https://yaml.org/type/merge.html>).
+    fn merge(&mut self, mut map: Map) -> Map {
+        if self.dialect == Dialect::Own {
+            return map;
+        }
+        let Some(merged) = map.remove(MERGE_KEY) else {
+            return map;
+        };
+        let sources = match merged.node.content {
+            Content::List(items) => items,
+            content => vec![Node::new(content, merged.node.place)],
+        };
+        for source in sources {
+            match source.content {
+                Content::Map(entries) => {
+                    for (key, entry) in entries {
+                        map.entry(key).or_insert(entry);
+                    }
+                }
+                _ => {
+                    let fault = self.fault(source.place, "found a value after `<<` that is no map");
+                    let hint = "write an alias of a map, such as `<<: *defaults`";
+                    self.faults.push(fault.with_hint(hint));
+                }
+            }
+        }
+        map
     }
 
     fn alias(&mut self, id: usize, place: Place) -> Step {

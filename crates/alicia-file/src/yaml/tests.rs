@@ -11,7 +11,7 @@ use crate::layer::Layer;
 fn read(text: &str) -> Result<Node, Vec<Fault>> {
     let mut layers = Layers::default();
     let layer = layers.add(Layer::file("alicia.yaml", text));
-    parse(text, layer, &layers)
+    parse(text, layer, &layers, Dialect::Own)
 }
 
 fn faults(text: &str) -> Vec<String> {
@@ -212,4 +212,20 @@ fn what_blows_up_is_refused_quickly() {
     assert!(nested[0].contains("aliases written out"), "{nested:?}");
     let took = started.elapsed();
     assert!(took < Duration::from_secs(5), "took {took:?}");
+}
+
+#[test]
+fn merge_keys_of_other_programs_are_followed_and_do_not_replace_own_keys() {
+    let text = "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc:\n  <<: [*a, *b]\n  x: 9\nd: {80: web}\n";
+    let mut layers = Layers::default();
+    let layer = layers.add(Layer::file("compose.yaml", text));
+    let node = parse(text, layer, &layers, Dialect::Foreign).expect("reads");
+    let json = node.to_json();
+    assert_eq!(json["c"], serde_json::json!({"x": 9, "y": 2, "z": 4}));
+    assert_eq!(json["d"], serde_json::json!({"80": "web"}));
+    let wrong = "c: {<<: 3}\n";
+    let layer = layers.add(Layer::file("compose.yaml", wrong));
+    let faults = parse(wrong, layer, &layers, Dialect::Foreign).expect_err("is refused");
+    assert!(faults[0].message.contains("no map"), "{faults:?}");
+    assert!(parse(text, layer, &layers, Dialect::Own).is_err());
 }
