@@ -26,6 +26,7 @@ const PLAN: &[(&str, Place)] = &[
     ("alicia-identity", Place::Floor(1)),
     ("alicia-keeper", Place::Floor(1)),
     ("alicia-probe", Place::Floor(1)),
+    ("alicia-secrets", Place::Floor(1)),
     ("alicia-schema", Place::Floor(1)),
     ("alicia-store", Place::Floor(1)),
     ("alicia-import", Place::Floor(2)),
