@@ -1,17 +1,18 @@
 //! The one task that changes the registry: takes what happened, in order, decides, writes, answers, tells.
 //!
 //! What waits is taken together: one transaction holds the rows of a whole batch. The answer to a
-//! registration comes after its row is on disk; others see it as soon as it is decided.
+//! registration comes after its row is on disk; others see it as soon as it is decided. The writer is a task of
+//! its own, so that a slow disk delays answers and not what is seen.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use alicia_contract::discovery::RegisteredInstance;
+use alicia_contract::discovery::{Presence, RegisteredInstance};
 use alicia_contract::id::InstanceId;
 use alicia_module::Clock;
 use alicia_store::{Error as StoreError, Store, audit};
 use serde_json::json;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::core::{Action, Caller, Entry, Event, Now, Registry};
@@ -24,6 +25,12 @@ pub(crate) const COMMANDS_MAX: usize = 1_024;
 
 /// Commands that are decided and written together.
 const BATCH_MAX: usize = 256;
+
+/// Batches that may wait for the writer; beyond that, deciding waits too.
+pub(crate) const BATCHES_MAX: usize = 16;
+
+/// Ends of instances that a call may not have looked at yet.
+const ENDED_MAX: usize = 1_024;
 
 /// Audit rows of refusals per minute. Each is security-relevant; a flood of them says nothing more.
 const DENIALS_PER_MINUTE_MAX: u32 = 60;
@@ -61,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) registrations: AtomicU64,
     pub(crate) refusals: AtomicU64,
     pub(crate) unwritten: AtomicBool,
+    /// Instances whose process ended or whose lease ran out, for those who wait for their answers.
+    pub(crate) ended: broadcast::Sender<InstanceId>,
 }
 
 // === impl Shared ===
@@ -75,7 +84,13 @@ impl Shared {
             registrations: AtomicU64::new(0),
             refusals: AtomicU64::new(0),
             unwritten: AtomicBool::new(false),
+            ended: broadcast::Sender::new(ENDED_MAX),
         }
+    }
+
+    /// Counts calls as load; nothing that is saved. All else is changed by the actor.
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Registry)) {
+        change(&mut self.write());
     }
 
     /// Takes what was saved before a restart.
@@ -143,15 +158,15 @@ impl Handle {
 /// The task.
 pub(crate) struct Actor {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) store: Store,
     pub(crate) teller: Teller,
     pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) batches: mpsc::Sender<Batch>,
     pub(crate) denials: Denials,
 }
 
 /// The rows of a batch and those who wait for them.
 #[derive(Default)]
-struct Batch {
+pub(crate) struct Batch {
     rows: Vec<Row>,
     answers: Vec<(oneshot::Sender<Outcome>, RegisteredInstance)>,
 }
@@ -183,13 +198,26 @@ impl Actor {
             for command in commands.drain(..) {
                 self.decide(command, &mut batch);
             }
-            self.write_and_answer(batch).await;
+            if batch.is_empty() {
+                continue;
+            }
+            // The writer ends after this task does.
+            if self.batches.send(batch).await.is_err() {
+                return;
+            }
         }
     }
 
     fn decide(&mut self, command: Command, batch: &mut Batch) {
         let subject = Subject::of(&command.event);
         let now = self.shared.now();
+        let is_tick = matches!(command.event, Event::Tick);
+        if let Event::Transition(transition) = &command.event
+            && !transition.to.has_process()
+            && let Some(instance) = &transition.instance
+        {
+            self.ended(instance);
+        }
         let (outcome, entry) = {
             let mut registry = self.shared.write();
             let outcome = registry.apply(command.event, now);
@@ -201,6 +229,9 @@ impl Actor {
         };
         match outcome {
             Ok(actions) => {
+                if is_tick {
+                    self.note_expired(&actions);
+                }
                 self.carry_out(actions, batch);
                 if let Some(subject) = &subject {
                     self.note(subject, batch);
@@ -219,6 +250,22 @@ impl Actor {
                     // Who asked may have gone away meanwhile.
                     drop(answer.send(Err(refusal.into())));
                 }
+            }
+        }
+    }
+
+    /// Those who wait for an answer of it need not wait for their deadline.
+    fn ended(&self, instance: &InstanceId) {
+        // Nobody may be waiting.
+        drop(self.shared.ended.send(instance.clone()));
+    }
+
+    fn note_expired(&self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Tell(change) = action
+                && change.to == Presence::Gone
+            {
+                self.ended(&change.instance);
             }
         }
     }
@@ -266,30 +313,51 @@ impl Actor {
             detail: refusal.to_string(),
         }));
     }
+}
 
-    async fn write_and_answer(&self, batch: Batch) {
-        let Batch { rows, answers } = batch;
-        let written = if rows.is_empty() {
-            Ok(())
-        } else {
-            self.store
-                .write(move |tx| rows.iter().try_for_each(|row| row.write(tx)))
-                .await
-        };
-        if let Err(error) = &written {
-            tracing::error!(%error, "changes of the registry were not written");
+// === impl Batch ===
+
+impl Batch {
+    fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.answers.is_empty()
+    }
+}
+
+/// Writes batches in their order, as many as wait in one transaction, and then answers.
+pub(crate) async fn write(store: Store, shared: Arc<Shared>, mut batches: mpsc::Receiver<Batch>) {
+    let mut waiting = Vec::with_capacity(BATCHES_MAX);
+    while batches.recv_many(&mut waiting, BATCHES_MAX).await > 0 {
+        let mut batch = Batch::default();
+        for mut one in waiting.drain(..) {
+            batch.rows.append(&mut one.rows);
+            batch.answers.append(&mut one.answers);
         }
-        if !answers.is_empty() || written.is_err() {
-            self.shared.unwritten.store(written.is_err(), Relaxed);
-        }
-        let failed = written.err().map(Arc::new);
-        for (answer, entry) in answers {
-            let outcome = failed
-                .clone()
-                .map_or(Ok(entry), |error| Err(Failure::Store(error)));
-            // Who asked may have gone away meanwhile.
-            drop(answer.send(outcome));
-        }
+        write_and_answer(&store, &shared, batch).await;
+    }
+}
+
+async fn write_and_answer(store: &Store, shared: &Shared, batch: Batch) {
+    let Batch { rows, answers } = batch;
+    let written = if rows.is_empty() {
+        Ok(())
+    } else {
+        store
+            .write(move |tx| rows.iter().try_for_each(|row| row.write(tx)))
+            .await
+    };
+    if let Err(error) = &written {
+        tracing::error!(%error, "changes of the registry were not written");
+    }
+    if !answers.is_empty() || written.is_err() {
+        shared.unwritten.store(written.is_err(), Relaxed);
+    }
+    let failed = written.err().map(Arc::new);
+    for (answer, entry) in answers {
+        let outcome = failed
+            .clone()
+            .map_or(Ok(entry), |error| Err(Failure::Store(error)));
+        // Who asked may have gone away meanwhile.
+        drop(answer.send(outcome));
     }
 }
 

@@ -14,21 +14,29 @@
 //! vouches for it (it may have been the registry that was away).
 
 mod binding;
+mod completion;
 mod entry;
 mod lease;
+mod offers;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use alicia_contract::discovery::{Presence, PresenceChange, Registration, Unregistration};
 use alicia_contract::fleet::{Fleet, INSTANCES_MAX};
-use alicia_contract::health::Heartbeat;
+use alicia_contract::health::{FleetHealth, Heartbeat};
 use alicia_contract::id::{Epoch, InstanceId, ServiceName};
 use alicia_contract::orchestrator::{FleetStatus, Transition};
 use alicia_contract::unit::UnixSeconds;
 
 use crate::error::Refusal;
+use offers::Offers;
+use standing::Wellbeing;
+
+pub(crate) use binding::DERIVED_OWNER;
 pub use entry::{Ending, Entry};
+pub use offers::{Offer, Place};
 
 /// A moment on both clocks: one for people and records, one for waits.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -101,6 +109,8 @@ pub enum Event {
     Status(Box<FleetStatus>),
     /// One change in it.
     Transition(Box<Transition>),
+    /// The judgement of the health monitor.
+    Health(Box<FleetHealth>),
     /// Time passed.
     Tick,
 }
@@ -129,6 +139,9 @@ pub struct Registry {
     epochs: BTreeMap<ServiceName, Epoch>,
     picture: Option<(UnixSeconds, u64)>,
     ticked: Option<Duration>,
+    /// How well instances are, and who offers what: never saved, heard anew after a restart.
+    wellbeing: Wellbeing,
+    offers: Offers,
 }
 
 impl Registry {
@@ -143,6 +156,8 @@ impl Registry {
             epochs: BTreeMap::new(),
             picture: None,
             ticked: None,
+            wellbeing: Wellbeing::default(),
+            offers: Offers::default(),
         }
     }
 
@@ -155,7 +170,9 @@ impl Registry {
         } else {
             entry.deadline = Some(now.mono + self.limits.memory);
         }
+        let instance = entry.registration.instance.clone();
         self.insert(entry);
+        self.index(&instance);
     }
 
     /// Decides on one event.
@@ -174,10 +191,18 @@ impl Registry {
             Event::Heartbeat(heartbeat, source) => {
                 self.heartbeat(&heartbeat, source.as_deref(), now, &mut actions);
             }
-            Event::Fleet(fleet) => self.fleet = fleet,
+            Event::Fleet(fleet) => self.take_fleet(fleet, &mut actions),
             Event::Status(status) => self.status(&status, now, &mut actions),
             Event::Transition(transition) => self.transition(&transition, now, &mut actions),
+            Event::Health(health) => self.judge(&health),
             Event::Tick => self.tick(now, &mut actions),
+        }
+        for action in &actions {
+            match action {
+                Action::Save(entry) => self.index(&entry.registration.instance),
+                Action::Forget(instance) => self.index(instance),
+                Action::Announce(_) | Action::Tell(_) => {}
+            }
         }
         Ok(actions)
     }
@@ -211,6 +236,32 @@ impl Registry {
             .filter(|entry| entry.is_live())
     }
 
+    /// The offers of a capability.
+    pub fn offers(&self, capability: &ServiceName) -> impl Iterator<Item = &Offer> {
+        self.offers.of(capability)
+    }
+
+    /// The names of all capabilities that somebody offers.
+    pub fn capabilities(&self) -> impl Iterator<Item = &ServiceName> {
+        self.offers.names()
+    }
+
+    /// How an instance stands among those that offer the same; `None` when it offers nothing.
+    #[must_use]
+    pub fn place(&self, instance: &InstanceId) -> Option<Place> {
+        self.offers.place(instance)
+    }
+
+    /// A call to an instance begins: it counts as load, and it is the last in turn.
+    pub fn begin_call(&mut self, instance: &InstanceId) {
+        self.offers.begins(instance);
+    }
+
+    /// A call to an instance came to its end, whichever it was.
+    pub fn end_call(&mut self, instance: &InstanceId) {
+        self.offers.ends(instance);
+    }
+
     fn register(
         &mut self,
         mut registration: Registration,
@@ -219,6 +270,7 @@ impl Registry {
         actions: &mut Vec<Action>,
     ) -> Result<(), Refusal> {
         self.check_caller(&registration.service, &caller)?;
+        self.complete(&mut registration);
         let known = self.entries.get(&registration.instance);
         match known {
             Some(known) => check_known(known, &mut registration, &caller)?,
@@ -369,6 +421,7 @@ impl Registry {
         let Some(entry) = self.entries.remove(instance) else {
             return;
         };
+        self.wellbeing.forget(instance);
         let service = &entry.registration.service;
         if let Some(ids) = self.by_service.get_mut(service) {
             ids.remove(instance);

@@ -1,5 +1,6 @@
 //! Why a request to the registry is refused. Texts read after "failed to".
 
+use alicia_contract::Problem;
 use alicia_contract::id::{Epoch, InstanceId, ServiceName};
 use alicia_contract::problem::InputFault;
 
@@ -109,5 +110,18 @@ impl Refusal {
             Self::Full { .. } => "registry.full",
             Self::Unknown(_) => "registry.unknown_instance",
         }
+    }
+}
+
+/// A problem document of the registry.
+pub(crate) fn problem(status: u16, code: &str, title: &str, detail: String) -> Problem {
+    Problem {
+        kind: format!("/docs/errors/{code}"),
+        title: title.to_owned(),
+        status,
+        detail,
+        code: code.to_owned(),
+        request_id: None,
+        faults: Vec::new(),
     }
 }

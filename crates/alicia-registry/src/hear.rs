@@ -6,19 +6,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_bus::{Bus, Error, Incoming, Request};
-use alicia_contract::discovery::{REGISTER, RegisteredInstance, UNREGISTER, Unregistration};
+use alicia_contract::discovery::{
+    CALL, CapabilityAnswer, CapabilityCall, REGISTER, RESOLVE, RegisteredInstance, Resolution,
+    UNREGISTER, Unregistration, Wanted,
+};
 use alicia_contract::fleet::Fleet;
-use alicia_contract::health::HEARTBEAT;
+use alicia_contract::health::{HEARTBEAT, STATUS as HEALTH};
 use alicia_contract::orchestrator::{STATUS, TRANSITIONS};
 use alicia_contract::problem::{InputFault, Problem};
 use alicia_contract::topic::CallTopic;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::actor::{Failure, Handle};
+use crate::actor::{Failure, Handle, Shared};
 use crate::config::TICK;
 use crate::core::{Caller, Event, Rank};
-use crate::error::Refusal;
+use crate::error::{Refusal, problem as document};
+use crate::resolve::{Query, resolve};
+use crate::router::{Router, identity_of, invalid};
 use crate::validate;
 
 /// The wait before a refused subscription is tried again.
@@ -27,6 +34,13 @@ const RETRY: Duration = Duration::from_secs(2);
 /// Registrations as calls: who gives a topic for the answer gets one. Read as any JSON, so that every fault
 /// can be named.
 const REGISTRATIONS: CallTopic<Value, RegisteredInstance> = CallTopic::new(REGISTER.template());
+
+/// Questions and calls are read as any JSON too, so that what is wrong can be named.
+const QUESTIONS: CallTopic<Value, Resolution> = CallTopic::new(RESOLVE.template());
+const CALLS: CallTopic<Value, CapabilityAnswer> = CallTopic::new(CALL.template());
+
+/// Answers that are under way at the same time; further requests wait in the queue of the bus.
+const ANSWERS_MAX: usize = 512;
 
 /// Departures, in the same way.
 const DEPARTURES: CallTopic<Unregistration, RegisteredInstance> =
@@ -51,14 +65,102 @@ pub(crate) async fn registrations(bus: Bus, registry: Handle) {
     let Some(mut requests) = open(|| bus.serve(REGISTRATIONS)).await else {
         return;
     };
-    while let Some(mut request) = requests.next().await {
+    let mut answers = FuturesUnordered::new();
+    loop {
+        let mut request = tokio::select! {
+            // An answer waits for the disk; the next request does not.
+            Some(()) = answers.next(), if !answers.is_empty() => continue,
+            request = requests.next(), if answers.len() < ANSWERS_MAX => match request {
+                Some(request) => request,
+                None => break,
+            },
+        };
         let body = std::mem::take(&mut request.query);
         let read = validate::read(body).map_err(Refusal::Invalid);
         let event = read.and_then(|registration| {
             let caller = caller(request.source.as_deref(), &registration.service)?;
             Ok(Event::Register(Box::new(registration), caller))
         });
-        carry_out(&registry, event, request).await;
+        match event {
+            // In order with the next ones.
+            Ok(event) if !request.wants_answer() => registry.say(event).await,
+            event => {
+                let registry = registry.clone();
+                answers.push(async move { carry_out(&registry, event, request).await });
+            }
+        }
+    }
+}
+
+/// Answers who is best for a capability.
+pub(crate) async fn questions(bus: Bus, shared: Arc<Shared>) {
+    let Some(mut requests) = open(|| bus.serve(QUESTIONS)).await else {
+        return;
+    };
+    while let Some(mut request) = requests.next().await {
+        let answer = read::<Wanted>(std::mem::take(&mut request.query))
+            .and_then(|wanted| Query::new(wanted).map_err(invalid))
+            .map(|query| resolve(&shared.read(), &query));
+        respond(request, answer).await;
+    }
+}
+
+/// Carries out calls by capability, many at the same time.
+pub(crate) async fn calls(bus: Bus, router: Router) {
+    let Some(mut requests) = open(|| bus.serve(CALLS)).await else {
+        return;
+    };
+    let mut answers = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            Some(()) = answers.next(), if !answers.is_empty() => {}
+            request = requests.next(), if answers.len() < ANSWERS_MAX => match request {
+                Some(request) => {
+                    let router = &router;
+                    answers.push(async move { answer_call(router, request).await });
+                }
+                None => break,
+            },
+        }
+    }
+}
+
+async fn answer_call(router: &Router, mut request: Request<Value, CapabilityAnswer>) {
+    let body = std::mem::take(&mut request.query);
+    let caller = request
+        .source
+        .as_deref()
+        .and_then(|source| identity_of(source, &router.identity));
+    let answer = match (caller, read::<CapabilityCall>(body)) {
+        (None, _) => {
+            let detail = "the sender of a call must have a name that the broker verified";
+            let title = "May not be called";
+            Err(document(
+                403,
+                "registry.call_not_allowed",
+                title,
+                detail.to_owned(),
+            ))
+        }
+        (_, Err(problem)) => Err(problem),
+        (Some(caller), Ok(call)) => router.call(&caller, call).await,
+    };
+    respond(request, answer).await;
+}
+
+/// Reads a request, or says what is wrong with it.
+fn read<T: serde::de::DeserializeOwned>(body: Value) -> Result<T, Problem> {
+    serde_json::from_value(body).map_err(|error| {
+        invalid(vec![InputFault {
+            pointer: String::new(),
+            message: error.to_string(),
+        }])
+    })
+}
+
+async fn respond<A: serde::Serialize>(request: Request<Value, A>, answer: Result<A, Problem>) {
+    if let Err(error) = request.respond(answer).await {
+        tracing::debug!(%error, "an answer was not delivered");
     }
 }
 
@@ -130,13 +232,8 @@ pub(crate) fn problem(failure: &Failure) -> Problem {
         _ => Vec::new(),
     };
     Problem {
-        kind: format!("/docs/errors/{code}"),
-        title: title.to_owned(),
-        status,
-        detail: format!("failed to {failure}"),
-        code: code.to_owned(),
-        request_id: None,
         faults,
+        ..document(status, code, title, format!("failed to {failure}"))
     }
 }
 
@@ -164,6 +261,15 @@ pub(crate) async fn pictures(bus: Bus, registry: Handle) {
     };
     while let Some(message) = heard.message().await {
         registry.say(Event::Status(Box::new(message.payload))).await;
+    }
+}
+
+pub(crate) async fn health(bus: Bus, registry: Handle) {
+    let Some(mut heard) = open(|| bus.states(HEALTH)).await else {
+        return;
+    };
+    while let Some(message) = heard.message().await {
+        registry.say(Event::Health(Box::new(message.payload))).await;
     }
 }
 

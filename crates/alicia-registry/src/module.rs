@@ -10,9 +10,10 @@ use alicia_module::{Api, ConfigFault, Context, Error, Exposition, Health, Module
 use alicia_store::{Migration, Store};
 use tokio::sync::{mpsc, watch};
 
-use crate::actor::{Actor, COMMANDS_MAX, Denials, Handle, Shared};
+use crate::actor::{Actor, BATCHES_MAX, COMMANDS_MAX, Denials, Handle, Shared, write};
 use crate::config::Config;
 use crate::core::Registry;
+use crate::router::Router;
 use crate::tell::{Teller, tell_changes, tell_views};
 use crate::{hear, routes, store};
 
@@ -20,6 +21,7 @@ use crate::{hear, routes, store};
 pub struct RegistryModule {
     pub(crate) shared: Arc<Shared>,
     pub(crate) handle: Handle,
+    pub(crate) router: Router,
     teller: Teller,
     bus: Bus,
     store: Store,
@@ -50,14 +52,25 @@ impl Module for RegistryModule {
             .for_each(|service| teller.announce(service.clone()));
         let (commands, queue) = mpsc::channel(COMMANDS_MAX);
         let handle = Handle(commands);
+        let (batches, written) = mpsc::channel(BATCHES_MAX);
         let actor = Actor {
             shared: Arc::clone(&shared),
-            store: cx.store.clone(),
             teller: teller.clone(),
             commands: queue,
+            batches,
             denials: Denials::default(),
         };
+        let router = Router {
+            shared: Arc::clone(&shared),
+            bus: cx.bus.clone(),
+            identity: cx.identity.clone(),
+            clock: cx.clock.clone(),
+        };
         cx.spawn("decide", actor.run());
+        cx.spawn(
+            "write",
+            write(cx.store.clone(), Arc::clone(&shared), written),
+        );
         cx.spawn("tell-changes", tell_changes(cx.bus.clone(), changes));
         cx.spawn(
             "tell-views",
@@ -84,6 +97,12 @@ impl Module for RegistryModule {
             "hear-transitions",
             hear::transitions(cx.bus.clone(), handle.clone()),
         );
+        cx.spawn("hear-health", hear::health(cx.bus.clone(), handle.clone()));
+        cx.spawn(
+            "hear-questions",
+            hear::questions(cx.bus.clone(), Arc::clone(&shared)),
+        );
+        cx.spawn("hear-calls", hear::calls(cx.bus.clone(), router.clone()));
         cx.spawn("tick", hear::ticks(handle.clone()));
         let Context {
             bus, store, fleet, ..
@@ -91,6 +110,7 @@ impl Module for RegistryModule {
         Ok(Self {
             shared,
             handle,
+            router,
             teller,
             bus,
             store,

@@ -1,5 +1,7 @@
 //! REST under `/api/registry`.
 
+mod capability;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -90,6 +92,8 @@ pub(crate) fn api() -> Api<Arc<RegistryModule>> {
             .refuses(404, "There is no such service."),
             service,
         )
+        .with(capability::resolve_operation(), capability::resolve)
+        .with(capability::call_operation(), capability::call)
 }
 
 /// What to find. Everything that is given must fit.
@@ -303,7 +307,7 @@ fn with_entry<T>(
 /// A key that may only read may not register either.
 fn caller(identity: &Identity) -> Result<Caller, ApiError> {
     let rank = match identity {
-        Identity::Service { .. } => Rank::Service,
+        _ if identity.service().is_some() => Rank::Service,
         _ if identity.has_scope(Scope::Admin) => Rank::Admin,
         _ if identity.has_scope(Scope::Operate) => Rank::Key,
         _ => {

@@ -5,11 +5,13 @@
 //! the other.
 
 mod rules;
+mod schemas;
 
 use std::sync::LazyLock;
 
 use alicia_contract::discovery::Registration;
 use alicia_contract::problem::InputFault;
+use alicia_schema::escape;
 use jsonschema::Validator;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
@@ -70,11 +72,6 @@ fn clip(message: &str) -> String {
         Some((end, _)) => format!("{}…", &message[..end]),
         None => message.to_owned(),
     }
-}
-
-/// One level of a JSON pointer (RFC 6901 section 3).
-fn escape(level: &str) -> String {
-    level.replace('~', "~0").replace('/', "~1")
 }
 
 #[cfg(test)]

@@ -111,6 +111,7 @@ fn slot(n: u64, state: InstanceState) -> InstanceStatus {
         cpu: None,
         memory_bytes: None,
         containment: None,
+        ..InstanceStatus::default()
     }
 }
 
@@ -140,6 +141,7 @@ fn killed(n: u64) -> Transition {
         signal: Some("SIGKILL".to_owned()),
         cause: "killed by SIGKILL".to_owned(),
         at: 2.0,
+        ..Exit::default()
     };
     Transition {
         service: name("web"),
@@ -151,6 +153,8 @@ fn killed(n: u64) -> Transition {
         reason: "ended".to_owned(),
         exit: Some(exit),
         last_lines: Vec::new(),
+        cause: Default::default(),
+        next_start: None,
         pid: None,
         restarts: 0,
         at: 2.0,

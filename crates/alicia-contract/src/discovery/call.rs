@@ -36,7 +36,7 @@ pub fn shared_commands(prefix: &Prefix, service: &ServiceName) -> String {
 pub struct CapabilityCall {
     /// The name of the capability.
     pub capability: ServiceName,
-    /// Only instances of this service. Without it, the capability must be that of one service only.
+    /// Only instances of this service; without it, of any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service: Option<ServiceName>,
     /// A range of versions of the capability such as `^1.2`; none: any.

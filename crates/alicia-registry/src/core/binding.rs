@@ -16,13 +16,14 @@ use alicia_contract::orchestrator::{
 
 use super::entry::{Ending, Entry};
 use super::lease::see;
+use super::standing::slot_name;
 use super::{Action, Now, Registry, tell};
 
 /// The owner of an entry that the registry derived by itself.
-const DERIVED_OWNER: &str = "system/orchestrator";
+pub(crate) const DERIVED_OWNER: &str = "system/orchestrator";
 
 /// The version of a program that did not say its own.
-const VERSION_UNKNOWN: &str = "0.0.0";
+pub(super) const VERSION_UNKNOWN: &str = "0.0.0";
 
 impl Registry {
     pub(super) fn transition(
@@ -34,6 +35,8 @@ impl Registry {
         let Some(instance) = &transition.instance else {
             return;
         };
+        let name = slot_name(&transition.service, transition.slot);
+        self.slot_is(instance, transition.to, name, transition.at);
         let of_service = |entry: &&Entry| entry.registration.service == transition.service;
         if self.entries.get(instance).filter(of_service).is_none() {
             return;
@@ -56,6 +59,7 @@ impl Registry {
             return;
         }
         self.picture = Some((status.at, status.revision));
+        self.take_slots(status);
         self.epochs.clear();
         for service in &status.services {
             if let Some(oldest) = service.instances.iter().map(|slot| slot.epoch).min() {
@@ -148,7 +152,7 @@ impl Registry {
         instance: &InstanceId,
     ) -> Registration {
         let spec = self.fleet.services.get(&service.service);
-        Registration {
+        let mut registration = Registration {
             service: service.service.clone(),
             instance: instance.clone(),
             epoch: slot.epoch,
@@ -163,7 +167,9 @@ impl Registry {
             metadata: serde_json::Map::new(),
             labels: spec.map(|spec| spec.labels.clone()).unwrap_or_default(),
             lease_s: LEASE_DEFAULT.duration().as_secs_f64(),
-        }
+        };
+        self.complete(&mut registration);
+        registration
     }
 
     /// Ends supervised instances of a service that no slot holds any more. An entry that is younger than

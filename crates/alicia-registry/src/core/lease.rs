@@ -31,12 +31,13 @@ impl Registry {
         if source != entry.owner && source != service {
             return;
         }
+        let (grace, is_supervised) = (self.limits.grace, entry.supervised);
         match heartbeat.status {
             // A farewell or a last will is no sign of life. Supervised ones end with their process.
-            HeartbeatStatus::Stopping | HeartbeatStatus::Offline if entry.supervised => {}
+            HeartbeatStatus::Stopping | HeartbeatStatus::Offline if is_supervised => {}
             HeartbeatStatus::Stopping => {}
             HeartbeatStatus::Offline if entry.presence == Presence::Present => {
-                entry.deadline = Some(now.mono + self.limits.grace);
+                entry.deadline = Some(now.mono + grace);
                 move_to(
                     entry,
                     Presence::Suspect,
@@ -48,6 +49,7 @@ impl Registry {
             HeartbeatStatus::Offline => {}
             _ => see(entry, now, actions),
         }
+        self.pulse(&instance, heartbeat, now);
     }
 
     fn instance_of(&self, heartbeat: &Heartbeat) -> Option<InstanceId> {
@@ -71,8 +73,10 @@ impl Registry {
         self.ticked = Some(now.mono);
         if late > self.limits.stall {
             self.renew_all(now);
+            self.excuse_silence(now);
             return;
         }
+        self.listen_for_silence(now);
         let due: Vec<InstanceId> = self
             .entries
             .iter()

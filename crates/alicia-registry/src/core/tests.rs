@@ -78,6 +78,7 @@ fn slot(number: u32, n: u64, epoch: u64, state: InstanceState) -> InstanceStatus
         signal: Some("SIGKILL".to_owned()),
         cause: "killed by SIGKILL".to_owned(),
         at: 0.0,
+        ..Exit::default()
     });
     InstanceStatus {
         slot: number,
@@ -94,6 +95,7 @@ fn slot(number: u32, n: u64, epoch: u64, state: InstanceState) -> InstanceStatus
         cpu: None,
         memory_bytes: None,
         containment: None,
+        ..InstanceStatus::default()
     }
 }
 
@@ -127,6 +129,8 @@ fn went(name: &str, n: u64, to: InstanceState) -> Event {
         reason: of.reason,
         exit: of.exit,
         last_lines: Vec::new(),
+        cause: Default::default(),
+        next_start: None,
         pid: None,
         restarts: 0,
         at: 0.0,

@@ -1,12 +1,14 @@
 //! The rules that a schema cannot say, one function each. A value of the wrong type is left to the schema.
 
+use std::collections::HashSet;
+
 use alicia_contract::discovery::{METADATA_BYTES_MAX, PROTOCOL_MAJOR, RESERVED_NAMES};
 use alicia_contract::problem::InputFault;
 use alicia_contract::topic::TOPIC_BYTES_MAX;
 use semver::Version;
 use serde_json::{Map, Value};
 
-use super::{escape, fault};
+use super::{escape, fault, schemas};
 
 /// Most capabilities of one instance: it should fit on a page, and in a message.
 const CAPABILITIES_MAX: usize = 64;
@@ -22,8 +24,6 @@ const NAME_CHARS_MAX: usize = 63;
 const LABEL_CHARS_MAX: usize = 256;
 /// Longest description, in characters: it is one line.
 const DESCRIPTION_CHARS_MAX: usize = 500;
-/// Largest schema, in bytes of JSON.
-const SCHEMA_BYTES_MAX: usize = 32 << 10;
 /// Longest URL, in bytes; longer ones do not pass common proxies.
 const URL_BYTES_MAX: usize = 2_048;
 /// Longest version, in bytes.
@@ -103,9 +103,18 @@ fn capabilities(body: &Map<String, Value>, faults: &mut Faults) {
         return;
     };
     count("/capabilities", list.len(), CAPABILITIES_MAX, faults);
+    let mut names = HashSet::new();
     for (at, item) in list.iter().enumerate().take(CAPABILITIES_MAX) {
         if let Some(item) = item.as_object() {
             capability(&format!("/capabilities/{at}"), item, faults);
+        }
+        let name = item.get("name").and_then(Value::as_str);
+        if name.is_some_and(|name| !names.insert(name)) {
+            let pointer = format!("/capabilities/{at}/name");
+            faults.push(fault(
+                &pointer,
+                "is there twice; a call could not tell them apart",
+            ));
         }
     }
 }
@@ -152,10 +161,12 @@ fn schema(pointer: &str, value: Option<&Value>, faults: &mut Faults) {
     let Some(value) = value.filter(|value| !value.is_null()) else {
         return;
     };
-    if !value.is_object() {
-        faults.push(fault(pointer, "expected a JSON Schema as an object"));
+    if let Err(wrong) = schemas::check(value) {
+        faults.push(fault(
+            &format!("{pointer}{}", wrong.pointer),
+            &wrong.message,
+        ));
     }
-    size(pointer, value, SCHEMA_BYTES_MAX, faults);
 }
 
 fn endpoints(body: &Map<String, Value>, faults: &mut Faults) {
