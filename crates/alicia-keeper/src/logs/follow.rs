@@ -11,8 +11,8 @@ use rustix::fs::inotify;
 use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
-use super::read::{Filter, end_of_lines, inode, read_last_before};
-use super::{Line, put_aside};
+use super::read::{Filter, Opened, end_of_lines, inode, open_aside, read_last_before};
+use super::{Aside, Line, put_aside_once};
 
 /// Read at once; the rest is read in the next turn.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -49,6 +49,9 @@ struct Open {
     file: File,
     inode: u64,
     offset: u64,
+    /// The number that it has, or gets when it is put aside. Numbers never repeat, so that the next file is found even
+    /// when this one was packed meanwhile.
+    number: u64,
 }
 
 impl Follow {
@@ -69,9 +72,9 @@ impl Follow {
             pending: Vec::new(),
         };
         // Between the two steps of a rotation, the newest file is one that was put aside.
-        let aside = put_aside(path)?.pop().map(|(_, path)| path);
+        let aside = put_aside_once(path)?.pop().filter(|aside| !aside.is_packed);
         let newest = match (open_if_there(path)?, aside) {
-            (None, Some(aside)) => open_if_there(&aside)?,
+            (None, Some(aside)) => open_if_there(&aside.path)?,
             (current, _) => current,
         };
         if let Some(file) = newest {
@@ -114,29 +117,61 @@ impl Follow {
 
     /// The file was not there when following began: all of it is new.
     fn begin(&mut self) -> io::Result<bool> {
-        let aside = put_aside(&self.path)?.into_iter().next();
-        let oldest = aside.map_or_else(|| self.path.clone(), |(_, path)| path);
-        match open_if_there(&oldest)? {
-            Some(file) => self.switch_to(file, 0).map(|()| true),
-            None => Ok(false),
-        }
+        self.go_on_after(0)
     }
 
-    /// To the file after the one that was put aside; to the oldest where that was removed already.
+    /// To the file after the one that was put aside; to the oldest after it where that was removed already.
     fn switch(&mut self) -> io::Result<bool> {
-        let aside = put_aside(&self.path)?;
+        let Some(number) = self.file.as_ref().map(|open| open.number) else {
+            return Ok(false);
+        };
+        self.go_on_after(number)
+    }
+
+    fn go_on_after(&mut self, number: u64) -> io::Result<bool> {
         let inode_now = self.file.as_ref().map(|open| open.inode);
-        let own = aside.iter().position(|(_, path)| inode(path) == inode_now);
-        let next = aside
-            .get(own.map_or(0, |own| own + 1))
-            .map_or(&self.path, |(_, path)| path);
-        match open_if_there(&next.clone())? {
-            Some(file) if Some(file.metadata()?.ino()) != inode_now => {
-                self.switch_to(file, 0)?;
-                Ok(true)
+        let aside = put_aside_once(&self.path)?;
+        let Some(next) = aside.into_iter().find(|aside| aside.number > number) else {
+            return match open_if_there(&self.path)? {
+                Some(file) if Some(file.metadata()?.ino()) != inode_now => {
+                    self.switch_to(file, 0)?;
+                    Ok(true)
+                }
+                _ => Ok(false),
+            };
+        };
+        match open_aside(&next, None)? {
+            Some(Opened::Plain(file)) => self.switch_to(file, 0)?,
+            Some(Opened::Packed(file)) => {
+                let pending = &mut self.pending;
+                file.forwards(&self.filter, |lines| {
+                    pending.extend(lines);
+                    Ok(true)
+                })?;
+                self.pass(&next)?;
             }
-            _ => Ok(false),
+            // Removed since it was listed.
+            None => self.pass(&next)?,
         }
+        Ok(true)
+    }
+
+    /// Beyond a file that needs not be read any more. The file that is open stays so, at its end.
+    fn pass(&mut self, aside: &Aside) -> io::Result<()> {
+        match &mut self.file {
+            Some(open) => open.number = aside.number,
+            None => {
+                // Nothing is open: a file that has nothing more to give takes the place.
+                let file = File::open("/dev/null")?;
+                self.file = Some(Open {
+                    inode: file.metadata()?.ino(),
+                    file,
+                    offset: 0,
+                    number: aside.number,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn switch_to(&mut self, file: File, offset: u64) -> io::Result<()> {
@@ -151,12 +186,24 @@ impl Follow {
             self.watch = inotify::add_watch(notices, path, flags).ok();
         }
         let inode = file.metadata()?.ino();
+        let number = self.number_of(inode)?;
         self.file = Some(Open {
             file,
             inode,
             offset,
+            number,
         });
         Ok(())
+    }
+
+    /// The number of a plain file that was put aside, or the one that the current file will get.
+    fn number_of(&self, wanted: u64) -> io::Result<u64> {
+        let aside = put_aside_once(&self.path)?;
+        let own = aside
+            .iter()
+            .find(|aside| !aside.is_packed && inode(&aside.path) == Some(wanted));
+        let newest = aside.last().map_or(0, |aside| aside.number);
+        Ok(own.map_or(newest + 1, |own| own.number))
     }
 
     async fn wait(&mut self) {
@@ -182,10 +229,8 @@ impl Open {
             return Ok(false);
         };
         self.offset += end as u64 + 1;
-        let parsed = chunk[..end]
-            .split(|byte| *byte == b'\n')
-            .filter_map(Line::parse);
-        lines.extend(parsed.filter(|line| filter.admits(line)));
+        let whole = chunk[..end].split(|byte| *byte == b'\n');
+        lines.extend(whole.filter_map(|line| filter.pick(line)));
         Ok(true)
     }
 }

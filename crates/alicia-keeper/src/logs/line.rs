@@ -55,8 +55,34 @@ impl Stream {
 // === impl Line ===
 
 impl Line {
-    /// Reads a line of a file, without its line feed; `None` if it is none.
+    /// Reads a line of a file, without its line feed; `None` if it is none. Lines of the host's own log, JSON or text,
+    /// are read too.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
+        Self::parse_output(bytes).or_else(|| Self::parse_own(bytes))
+    }
+
+    /// `{"timestamp":"…","level":…}` or `<stamp>  INFO …`, as the host writes them.
+    fn parse_own(bytes: &[u8]) -> Option<Self> {
+        let json = bytes.strip_prefix(br#"{"timestamp":""#);
+        let (stamp, rest) = json.unwrap_or(bytes).split_at_checked(STAMP_BYTES)?;
+        let text = match json {
+            Some(_) => bytes,
+            None => Some(rest.trim_ascii_start()).filter(|text| {
+                let levels = ["TRACE ", "DEBUG ", "INFO ", "WARN ", "ERROR "];
+                levels
+                    .iter()
+                    .any(|level| text.starts_with(level.as_bytes()))
+            })?,
+        };
+        Some(Self {
+            unix_us: clock::parse_stamp(stamp)?,
+            stream: Stream::Stderr,
+            text: String::from_utf8_lossy(text).into_owned(),
+            kind: LineKind::Full,
+        })
+    }
+
+    fn parse_output(bytes: &[u8]) -> Option<Self> {
         let (stamp, rest) = bytes.split_at_checked(STAMP_BYTES)?;
         let (stream, rest) = match rest.split_at_checked(8)? {
             (b" stdout ", rest) => (Stream::Stdout, rest),
@@ -127,6 +153,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn lines_of_the_host_are_read() {
+        let stamp = "2026-11-20T17:34:26.123456Z";
+        let json = format!(r#"{{"timestamp":"{stamp}","level":"INFO","message":"started"}}"#);
+        let line = Line::parse(json.as_bytes()).unwrap();
+        assert_eq!(line.text, json);
+        assert_eq!(&clock::stamp(line.unix_us)[..], stamp.as_bytes());
+        let text = format!("{stamp}  WARN alicia_host: slow");
+        assert_eq!(
+            Line::parse(text.as_bytes()).unwrap().text,
+            "WARN alicia_host: slow"
+        );
     }
 
     #[test]

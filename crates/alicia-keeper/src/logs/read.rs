@@ -6,36 +6,85 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
-use super::{Line, Stream, put_aside};
+use super::bloom::is_in_word;
+use super::facts::{Level, level_of};
+use super::packed::PackedFile;
+use super::{Aside, Line, Stream, put_aside_once};
 
 /// Read at once from the end of a file: some hundred lines.
 const BLOCK_BYTES: u64 = 64 * 1024;
+
+/// The kernel's time of a change may lag behind the clock by a tick.
+const MTIME_SLACK_US: u128 = 1_000_000;
 
 /// Which lines are wanted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Not older, in microseconds since 1970.
     pub since_unix_us: Option<u64>,
+    /// Not newer, in microseconds since 1970.
+    pub until_unix_us: Option<u64>,
     /// With this text in it.
     pub contains: Option<String>,
     /// Of this stream only.
     pub stream: Option<Stream>,
+    /// At least so grave. A line that says no level counts as information.
+    pub level: Option<Level>,
+    /// With this id in it, as a word of its own: of a trace, a request, anything.
+    pub trace: Option<String>,
 }
 
 impl Filter {
     /// Whether a line is wanted.
     pub fn admits(&self, line: &Line) -> bool {
         !self.is_too_old(line)
-            && self
-                .contains
-                .as_ref()
-                .is_none_or(|text| line.text.contains(text))
+            && self.until_unix_us.is_none_or(|until| line.unix_us <= until)
             && self.stream.is_none_or(|stream| line.stream == stream)
+            && self.admits_text(line.text.as_bytes())
+            && self.level.is_none_or(|level| level_of(line) >= level)
+    }
+
+    /// Reads a line of a file, without its line feed, if it is wanted. Most are not: they are passed over as bytes.
+    pub(super) fn pick(&self, bytes: &[u8]) -> Option<Line> {
+        if !self.admits_text(bytes) {
+            return None;
+        }
+        Line::parse(bytes).filter(|line| self.admits(line))
+    }
+
+    fn admits_text(&self, bytes: &[u8]) -> bool {
+        let contains = |text: &String| memchr::memmem::find(bytes, text.as_bytes()).is_some();
+        self.contains.as_ref().is_none_or(contains)
+            && self
+                .trace
+                .as_ref()
+                .is_none_or(|id| has_word(bytes, id.as_bytes()))
+    }
+
+    /// Whether a file was written to for the last time before what is wanted.
+    fn is_older(&self, path: &Path) -> bool {
+        let Some(since) = self.since_unix_us else {
+            return false;
+        };
+        let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
+        let written = modified
+            .ok()
+            .and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        written.is_some_and(|written| written.as_micros() + MTIME_SLACK_US < u128::from(since))
     }
 
     fn is_too_old(&self, line: &Line) -> bool {
         self.since_unix_us.is_some_and(|since| line.unix_us < since)
     }
+}
+
+/// Whether a text is there and does not go on to either side.
+fn has_word(bytes: &[u8], word: &[u8]) -> bool {
+    memchr::memmem::find_iter(bytes, word).any(|at| {
+        let before = at.checked_sub(1).map(|before| bytes[before]);
+        let after = bytes.get(at + word.len()).copied();
+        ![before, after].into_iter().flatten().any(is_in_word)
+    })
 }
 
 /// The last `count` lines that the filter admits, oldest first. `path` is the file that is written now
@@ -69,13 +118,23 @@ pub fn read_all(
         .map(|file| file.metadata())
         .transpose()?
         .map(|it| it.ino());
-    for (_, path) in put_aside(path)? {
+    for aside in put_aside_once(path)? {
         // The current file may have been put aside since it was opened.
-        if let Some(file) = open_if_there(&path)?
-            && Some(file.metadata()?.ino()) != inode
-            && pass_lines(&file, filter, &mut take)?.is_break()
-        {
-            return Ok(());
+        match open_aside(&aside, inode)? {
+            None => {}
+            Some(Opened::Plain(file)) => {
+                if pass_lines(&file, filter, &mut take)?.is_break() {
+                    return Ok(());
+                }
+            }
+            Some(Opened::Packed(file)) => {
+                let goes_on = file.forwards(filter, |lines| {
+                    Ok(lines.into_iter().try_for_each(&mut take).is_continue())
+                })?;
+                if !goes_on {
+                    return Ok(());
+                }
+            }
         }
     }
     match current {
@@ -99,22 +158,57 @@ pub(super) fn read_last_before(
         if filter.admits(&line) {
             lines.push(line);
         }
-        ControlFlow::Continue(())
+        // Said at once, so that no block is unpacked for a line that is not wanted any more.
+        match lines.len() < count {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
     };
     let mut flow = lines_backwards(current, end, &mut take)?;
     let inode = current.metadata()?.ino();
-    for (_, path) in put_aside(path)?.into_iter().rev() {
-        if flow.is_break() {
+    for aside in put_aside_once(path)?.into_iter().rev() {
+        if flow.is_break() || filter.is_older(&aside.path) {
             break;
         }
-        if let Some(file) = open_if_there(&path)?
-            && file.metadata()?.ino() != inode
-        {
-            flow = lines_backwards(&file, file.metadata()?.len(), &mut take)?;
+        match open_aside(&aside, Some(inode))? {
+            None => {}
+            Some(Opened::Plain(file)) => {
+                flow = lines_backwards(&file, file.metadata()?.len(), &mut take)?;
+            }
+            Some(Opened::Packed(file)) => file.backwards(filter, |lines| {
+                flow = lines.into_iter().rev().try_for_each(&mut take);
+                Ok(flow.is_continue())
+            })?,
         }
     }
     lines.reverse();
     Ok(lines)
+}
+
+/// A file that was put aside.
+pub(super) enum Opened {
+    Plain(File),
+    Packed(PackedFile),
+}
+
+/// `None` for one that is gone by now, or is the current file.
+pub(super) fn open_aside(aside: &Aside, current: Option<u64>) -> io::Result<Option<Opened>> {
+    if !aside.is_packed
+        && let Some(file) = open_if_there(&aside.path)?
+    {
+        let is_current = Some(file.metadata()?.ino()) == current;
+        return Ok((!is_current).then_some(Opened::Plain(file)));
+    }
+    // It may have been packed since it was listed.
+    let mut packed = aside.path.clone().into_os_string();
+    if !aside.is_packed {
+        packed.push(super::PACKED);
+    }
+    match PackedFile::open(Path::new(&packed)) {
+        Ok(file) => Ok(Some(Opened::Packed(file))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// A file that a rotation removed in this moment has no lines.
@@ -134,8 +228,8 @@ fn pass_lines(
     let mut reader = BufReader::new(file);
     let mut bytes = Vec::new();
     while reader.read_until(b'\n', &mut bytes)? > 0 {
-        let line = bytes.strip_suffix(b"\n").and_then(Line::parse);
-        if let Some(line) = line.filter(|line| filter.admits(line))
+        let line = bytes.strip_suffix(b"\n").and_then(|line| filter.pick(line));
+        if let Some(line) = line
             && take(line).is_break()
         {
             return Ok(ControlFlow::Break(()));
@@ -179,7 +273,6 @@ fn lines_backwards(
 }
 
 /// Removes nothing and changes nothing: the place after the last whole line of a file.
-#[cfg(feature = "client")]
 pub(super) fn end_of_lines(file: &File) -> io::Result<u64> {
     let mut end = file.metadata()?.len();
     while end > 0 {
@@ -195,7 +288,6 @@ pub(super) fn end_of_lines(file: &File) -> io::Result<u64> {
 }
 
 /// The inode of a path, if there is one.
-#[cfg(feature = "client")]
 pub(super) fn inode(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|metadata| metadata.ino())
 }

@@ -28,6 +28,8 @@ const AGED_SEGMENT_S_MIN: u64 = 60;
 /// After a rename failed, the file grows on for this long before the next try.
 const ROTATE_RETRY_US: u64 = 10_000_000;
 const US_PER_S: u64 = 1_000_000;
+/// A flood that goes on is told this often.
+const FLOOD_TOLD_INTERVAL_US: u64 = US_PER_S;
 
 /// A log that is written.
 #[derive(Debug)]
@@ -42,6 +44,9 @@ pub(crate) struct LogFile {
     number: Option<u64>,
     rotate_not_before_us: u64,
     flood: Option<Flood>,
+    /// Lines that a flood lost and that nobody was told of, and when somebody was told last.
+    flood_untold: u64,
+    flood_told_us: u64,
     failing: Option<String>,
     dropped: u64,
     dropped_in_all: u64,
@@ -53,6 +58,8 @@ pub(crate) struct Trouble {
     /// The system's message; `None` when it works again.
     pub(crate) error: Option<String>,
     pub(crate) lines_dropped: u64,
+    /// Lost because there were too many, not because of the disk.
+    pub(crate) is_flood: bool,
 }
 
 /// A log in the state that an upgrade hands over; the file itself says the rest.
@@ -93,6 +100,8 @@ impl LogFile {
             begun_us: 0,
             number: None,
             rotate_not_before_us: 0,
+            flood_untold: 0,
+            flood_told_us: 0,
             failing: None,
             dropped: 0,
             dropped_in_all: 0,
@@ -180,7 +189,7 @@ impl LogFile {
 
     fn rotate(&mut self, now_us: u64) {
         // A directory of a thousand logs takes its time, and most logs are never put aside.
-        let newest = || Some(logs::put_aside(&self.path).ok()?.last()?.0);
+        let newest = || Some(logs::put_aside(&self.path).ok()?.last()?.number);
         let number = self.number.or_else(newest).unwrap_or(0) + 1;
         let aside = logs::numbered(&self.path, number);
         if fs::rename(&self.path, aside).is_err() {
@@ -197,10 +206,10 @@ impl LogFile {
 
     fn remove_old(&self, newest: u64, now_us: u64) {
         let keep = u64::from(self.spec.files_max.max(1)) - 1;
-        for (number, path) in logs::put_aside(&self.path).unwrap_or_default() {
-            if number + keep <= newest || self.is_expired(&path, now_us) {
+        for aside in logs::put_aside(&self.path).unwrap_or_default() {
+            if aside.number + keep <= newest || self.is_expired(&aside.path, now_us) {
                 // The next rotation tries again.
-                drop(fs::remove_file(path));
+                drop(fs::remove_file(aside.path));
             }
         }
     }
@@ -263,8 +272,8 @@ impl Batch<'_> {
                 return;
             }
             if flood.dropped() > 0 {
-                let marker = flood_marker(flood);
-                self.add((Stream::Keeper, LineKind::Full), marker.as_bytes());
+                self.pay_flood_marker();
+                self.tell_flood(FLOOD_TOLD_INTERVAL_US);
             }
         }
         self.add((stream, kind), text);
@@ -281,11 +290,32 @@ impl Batch<'_> {
         if let Some(flood) = &mut self.log.flood
             && flood.dropped() > 0
         {
+            self.pay_flood_marker();
+        }
+        self.tell_flood(0);
+        self.flush();
+        self.trouble
+    }
+
+    fn pay_flood_marker(&mut self) {
+        if let Some(flood) = &mut self.log.flood {
+            self.log.flood_untold += flood.dropped();
             let marker = flood_marker(flood);
             self.add((Stream::Keeper, LineKind::Full), marker.as_bytes());
         }
-        self.flush();
-        self.trouble
+    }
+
+    /// Trouble of the disk is told first.
+    fn tell_flood(&mut self, interval_us: u64) {
+        let is_due = self.now_us.saturating_sub(self.log.flood_told_us) >= interval_us;
+        if self.log.flood_untold > 0 && is_due && self.trouble.is_none() {
+            self.log.flood_told_us = self.now_us;
+            self.trouble = Some(Trouble {
+                error: None,
+                lines_dropped: std::mem::take(&mut self.log.flood_untold),
+                is_flood: true,
+            });
+        }
     }
 
     fn add(&mut self, origin: (Stream, LineKind), text: &[u8]) {
@@ -345,6 +375,7 @@ impl Batch<'_> {
         self.trouble = Some(Trouble {
             error: None,
             lines_dropped: self.log.dropped,
+            is_flood: false,
         });
         self.log.dropped = 0;
         true
@@ -357,6 +388,7 @@ impl Batch<'_> {
             self.trouble = Some(Trouble {
                 error: Some(message.clone()),
                 lines_dropped,
+                is_flood: false,
             });
         }
         self.log.failing = Some(message);
