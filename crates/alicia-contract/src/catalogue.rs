@@ -4,7 +4,7 @@
 use schemars::{Schema, SchemaGenerator};
 
 use crate::topic::{CallTopic, EventTopic, StateTopic};
-use crate::{deployment, discovery, health, orchestrator};
+use crate::{deployment, discovery, health, identity, orchestrator};
 
 /// Writes the schema of a message.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -156,6 +156,12 @@ pub const TOPICS: &[Entry] = &[
         "health::ALERT_REQUESTS",
         "anyone allowed",
         "acknowledge, silence, maintenance by message",
+    ),
+    state(
+        identity::KEYS,
+        "identity::KEYS",
+        "host",
+        "the public keys of all who may act, signed",
     ),
     call(
         orchestrator::REQUESTS,

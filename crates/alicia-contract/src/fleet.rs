@@ -10,11 +10,46 @@ use serde_json::Value;
 use crate::id::ServiceName;
 use crate::unit::{ByteSize, Period};
 
+pub use agent::AgentLimits;
+pub use capability::CapabilitySpec;
+pub use container::{ContainerSpec, HOST_NETWORK, Pull};
 pub use probe::{
-    ExecCheck, HttpCheck, LogLineCheck, PROBE_INTERVAL_MIN, Probe, ProbeKind, TcpCheck,
+    DiskCheck, DnsCheck, DnsType, ExecCheck, GpuCheck, GrpcCheck, HttpCheck, JsonLimits, JsonTest, LlmCheck,
+    LogLineCheck, MqttCheck, PROBE_INTERVAL_MIN, Probe, ProbeKind, ProcessCheck, TcpCheck,
+    TlsCheck,
 };
+pub use budget::Budget;
+pub use limits::{LOG_LINES_PER_SECOND_DEFAULT, MEMORY_LIMIT_MIN, ResourceLimits};
+pub use notify::NotifySpec;
+pub use on_exit::{ExitMatch, OnExit, Reaction};
+pub use progress::{Progress, ProgressAction};
+pub use sandbox::{Network, NetworkPorts, NetworkWord, SandboxSpec, SystemCalls};
+pub use secret::{SecretForm, SecretSpec, Secrets};
+pub use session::Session;
+pub use slo::{LatencyObjective, Slo};
+pub use supervision::{GroupSpec, Strategy, Supervision};
 
+mod agent;
+mod capability;
+mod container;
+mod budget;
+mod limits;
+mod notify;
+mod on_demand;
+mod on_exit;
 mod probe;
+mod progress;
+mod sandbox;
+mod secret;
+mod session;
+mod supervision;
+mod scaling;
+mod update;
+
+pub use on_demand::OnDemandSpec;
+pub use scaling::ScalingSpec;
+pub use update::{CanarySpec, UpdateSpec, UpdateStrategy};
+mod slo;
 
 /// The most services in one fleet; a limit so that a generated file cannot exhaust the machine.
 pub const SERVICES_MAX: usize = 10_000;
@@ -29,6 +64,9 @@ pub struct Fleet {
     pub name: String,
     /// The services by name.
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// What is said about groups as a whole, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<ServiceName, GroupSpec>,
 }
 
 /// One service: a program that runs in one or more instances.
@@ -36,8 +74,13 @@ pub struct Fleet {
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
     /// The program and its arguments: a list, or one text that is split like a shell would, without
-    /// running a shell. Write `[sh, -c, "…"]` for a shell.
+    /// running a shell. Write `[sh, -c, "…"]` for a shell. With `container`: what runs in it instead of the
+    /// command of the image.
+    #[serde(default, skip_serializing_if = "Command::is_empty")]
     pub command: Command,
+    /// Run it in a container of Docker or Podman.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerSpec>,
     /// What it is for, in one line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -54,6 +97,11 @@ pub struct ServiceSpec {
     /// Files of `NAME=value` lines, read at each start, before `environment`. Relative to the file's directory.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_files: Vec<String>,
+    /// What it must know and nobody else: a list of names of stored secrets (`alicia secret set NAME`), or a map from
+    /// name to where it comes from. Each is given as a descriptor that `ALICIA_FD_<NAME>` names, or with
+    /// `as: environment` as a variable.
+    #[serde(default, skip_serializing_if = "Secrets::is_empty")]
+    pub secrets: Secrets,
     /// How many instances run. 0 to 1000.
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 1000))]
@@ -87,7 +135,9 @@ pub struct ServiceSpec {
     #[serde(default)]
     pub stop: StopSpec,
     /// Ports: a number, or `auto` for a free one. Each is passed as `PORT_<NAME>`; one named `http`, or the
-    /// only one, also as `PORT`. With several instances a fixed port is shared by no two: use `auto`.
+    /// only one, also as `PORT`. With several instances a fixed port is shared by no two: use `auto`, or
+    /// `{number: 8080, held: true}` for one on which Alicia listens and which all instances inherit
+    /// (`LISTEN_FDS`, in the order of the names).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<ServiceName, Port>,
     /// Further bus topics that it may use.
@@ -100,18 +150,68 @@ pub struct ServiceSpec {
     /// dev`), or when it is named or needed by one that starts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub profiles: Vec<ServiceName>,
+    /// What it is: `service`, `agent` or `tool`. Default: what its program says, else `service`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<crate::discovery::Kind>,
+    /// The version of its program (semver). Default: what the program says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What it can do, for programs that do not register it themselves: found by `alicia resolve`, carried out
+    /// by `alicia call` through a command of that name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<CapabilitySpec>,
     /// Labels, free to choose; shown and searchable.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Where its output goes and how much is kept.
     #[serde(default)]
     pub log: LogSpec,
+    /// What one instance may use of the machine.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: ResourceLimits,
+    /// What an instance may do on the machine. `{}` is the default profile; without it, whatever its user may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<SandboxSpec>,
+    /// Whether it says by `sd_notify(3)` that it is ready, alive and what it does: `true`, or
+    /// `{watchdog: 10s}`.
+    #[serde(default, skip_serializing_if = "NotifySpec::is_off")]
+    pub notify: NotifySpec,
     /// Health checks beside the process itself; they raise alerts but restart nothing (`liveness` does).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<ServiceName, Probe>,
     /// Alerts when the service's heartbeat on the bus stops for this long. Only for services that send one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub heartbeat_timeout: Option<Period>,
+    /// What follows the end of an instance, by why it ended.
+    #[serde(default, skip_serializing_if = "OnExit::is_default")]
+    pub on_exit: OnExit,
+    /// Looks whether an agent gets on with its work, and does something about one that does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<Progress>,
+    /// What it may use up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// What the end of one instance means for the others of this service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervision: Option<Supervision>,
+    /// For programs that go on where they were: a directory that stays, and word that it is a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session: Option<Session>,
+    /// How running instances are brought to new settings. Default: stopped and started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateSpec>,
+    /// Lets the number of instances follow the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingSpec>,
+    /// Runs only while somebody is connected to a held port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_demand: Option<OnDemandSpec>,
+    /// What it promises: availability and latency over a window, with alerts while the promise is being broken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<Slo>,
+    /// Limits of an agent's work: progress, loops, tool errors, tokens, cost. They raise alerts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentLimits>,
 }
 
 fn one() -> u32 {
@@ -120,6 +220,10 @@ fn one() -> u32 {
 
 fn start_timeout() -> Period {
     Period::from_secs(60)
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl ServiceSpec {
@@ -139,6 +243,23 @@ pub enum Command {
     Text(String),
     /// `[python3, -u, api.py]`: taken as it is.
     List(#[schemars(length(min = 1))] Vec<String>),
+}
+
+impl Default for Command {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+impl Command {
+    /// Whether there are no words; only a service in a container may do without.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::List(words) => words.is_empty(),
+        }
+    }
 }
 
 /// A text, number or truth value of an environment variable.
@@ -265,7 +386,8 @@ impl Default for BackOff {
     }
 }
 
-/// More starts than this are a crash loop: the instance ends in `failed` and an alert is raised.
+/// More starts than this are a crash loop: the instance is `failed`, an alert is raised, and it is tried
+/// again slowly.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StartLimit {
@@ -273,6 +395,10 @@ pub struct StartLimit {
     pub starts: u32,
     /// The time in which they are counted.
     pub within: Period,
+    /// How often one that is `failed` is tried again.
+    pub retry_every: Period,
+    /// Whether one that is `failed` stays so until a person starts it.
+    pub give_up: bool,
 }
 
 impl Default for StartLimit {
@@ -280,6 +406,8 @@ impl Default for StartLimit {
         Self {
             starts: 6,
             within: Period::from_secs(60),
+            retry_every: Period::from_secs(300),
+            give_up: false,
         }
     }
 }
@@ -349,6 +477,17 @@ pub enum Port {
     Auto,
     /// This one.
     Fixed(u16),
+    /// One on which Alicia listens on behalf of the service: it is bound as long as the service is in the file,
+    /// and every instance inherits the socket. Without a number a free one is chosen once.
+    Held(Option<u16>),
+}
+
+/// A held port as it is written in the file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeldPort {
+    number: Value,
+    held: bool,
 }
 
 impl Serialize for Port {
@@ -356,6 +495,11 @@ impl Serialize for Port {
         match self {
             Self::Auto => serializer.serialize_str("auto"),
             Self::Fixed(number) => serializer.serialize_u16(*number),
+            Self::Held(number) => HeldPort {
+                number: number.map_or_else(|| "auto".into(), Value::from),
+                held: true,
+            }
+            .serialize(serializer),
         }
     }
 }
@@ -363,17 +507,30 @@ impl Serialize for Port {
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        let number = value
-            .as_u64()
-            .and_then(|n| u16::try_from(n).ok())
-            .filter(|n| *n > 0);
-        match (value.as_str(), number) {
-            (Some("auto"), _) => Ok(Self::Auto),
-            (_, Some(number)) => Ok(Self::Fixed(number)),
-            _ => Err(serde::de::Error::custom(format!(
-                "found {value}, expected `auto` or a port from 1 to 65535"
-            ))),
-        }
+        let plain = |value: &Value| {
+            let number = value
+                .as_u64()
+                .and_then(|n| u16::try_from(n).ok())
+                .filter(|n| *n > 0);
+            match (value.as_str(), number) {
+                (Some("auto"), _) => Some(Self::Auto),
+                (_, Some(number)) => Some(Self::Fixed(number)),
+                _ => None,
+            }
+        };
+        let found = match serde_json::from_value::<HeldPort>(value.clone()) {
+            Ok(HeldPort { number, held }) => match (plain(&number), held) {
+                (Some(Self::Auto), true) => Some(Self::Held(None)),
+                (Some(Self::Fixed(number)), true) => Some(Self::Held(Some(number))),
+                (port, _) => port,
+            },
+            Err(_) => plain(&value),
+        };
+        found.ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "found {value}, expected `auto`, a port from 1 to 65535, or `{{number: 8080, held: true}}`"
+            ))
+        })
     }
 }
 
@@ -386,6 +543,18 @@ impl JsonSchema for Port {
             "anyOf": [
                 { "const": "auto" },
                 { "type": "integer", "minimum": 1, "maximum": 65535 },
+                {
+                    "type": "object",
+                    "properties": {
+                        "number": { "anyOf": [
+                            { "const": "auto" },
+                            { "type": "integer", "minimum": 1, "maximum": 65535 },
+                        ] },
+                        "held": { "type": "boolean" },
+                    },
+                    "required": ["number", "held"],
+                    "additionalProperties": false,
+                },
             ]
         })
     }

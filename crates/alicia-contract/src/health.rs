@@ -4,11 +4,14 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::id::{InstanceId, ServiceName};
 use crate::topic::{EventTopic, StateTopic};
 use crate::unit::UnixSeconds;
+
+pub use alert::*;
+
+mod alert;
 
 /// The heartbeat of a service.
 pub const HEARTBEAT: EventTopic<Heartbeat> = EventTopic::new("system/health/{service}");
@@ -162,83 +165,12 @@ pub struct FleetHealth {
     /// The alerts that are firing, newest first, at most [`ALERTS_IN_STATUS_MAX`], without the last lines of output.
     #[serde(default)]
     pub alerts: Vec<Alert>,
+    /// What would be an alert if a service that it depends on were not the cause, at most
+    /// [`ALERTS_IN_STATUS_MAX`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_back: Vec<HeldBack>,
     /// How many healthy services were left out, because with them this message would be too large for
     /// the bus. REST has them.
     #[serde(default)]
     pub omitted: u32,
-}
-
-/// How bad an alert is.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Worth knowing.
-    Info,
-    /// Look at it today.
-    Warning,
-    /// Look at it now.
-    Critical,
-}
-
-/// Whether an alert is on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum AlertState {
-    /// On.
-    Firing,
-    /// Over.
-    Resolved,
-}
-
-/// An alert. Published when it fires, when its content changes, and when it is resolved.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Alert {
-    /// The id: one episode, from firing to resolved.
-    pub id: String,
-    /// What is wrong, stable: `service_down`, `crash_loop`, `restarted`, `check_failed`, `heartbeat_lost`, `flapping`.
-    pub rule: String,
-    /// How bad.
-    pub severity: Severity,
-    /// On or over.
-    pub state: AlertState,
-    /// The service.
-    pub service: ServiceName,
-    /// The instance, when it is about one: `api-1`.
-    pub instance: Option<String>,
-    /// One line for a person.
-    pub summary: String,
-    /// The cause and the evidence.
-    pub detail: String,
-    /// The last lines of output, when the service ended.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub last_lines: Vec<String>,
-    /// What to do next, as a command line, when there is a rule for it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suggestion: Option<String>,
-    /// When it fired.
-    pub started: UnixSeconds,
-    /// When it ended.
-    pub ended: Option<UnixSeconds>,
-    /// How often the same thing happened in this episode.
-    pub count: u32,
-    /// Free labels.
-    #[serde(default)]
-    pub labels: BTreeMap<String, Value>,
-    /// Who has taken note of it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub acknowledged: Option<Acknowledgement>,
-}
-
-/// Somebody took note of an alert.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Acknowledgement {
-    /// Who, as authenticated.
-    pub by: String,
-    /// What they said.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub note: Option<String>,
-    /// When.
-    pub at: UnixSeconds,
 }

@@ -16,9 +16,11 @@ pub mod topic;
 
 pub mod broker;
 pub mod catalogue;
+pub mod deployment;
 pub mod discovery;
 pub mod fleet;
 pub mod health;
+pub mod identity;
 pub mod orchestrator;
 pub mod platform;
 pub mod problem;

@@ -28,6 +28,14 @@ pub const BROADCAST_COMMANDS: EventTopic<ServiceCommand> =
 /// A request to one service; the answer goes to `reply_to`.
 pub const SERVICE_COMMAND: CallTopic<ServiceCommand, Value> = CallTopic::new("{service}/command");
 
+/// Why an instance is where it is: the chain of causes.
+pub const EXPLAIN: CallTopic<ExplainRequest, Explanation> =
+    CallTopic::new("system/orchestrator/explain");
+
+/// What was spent on behalf of a service, told by whoever meters it (the gateway). Counts against its
+/// `budget`.
+pub const SPENT: EventTopic<Spent> = EventTopic::new("system/usage/spent");
+
 /// What the orchestrator can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -40,9 +48,23 @@ pub enum Verb {
     Restart,
     /// Change the number of instances.
     Scale,
+    /// Hold the processes of what runs still.
+    Pause,
+    /// Let what is paused go on, and start what is parked now.
+    Resume,
 }
 
 impl Verb {
+    /// Every verb.
+    pub const ALL: [Self; 6] = [
+        Self::Start,
+        Self::Stop,
+        Self::Restart,
+        Self::Scale,
+        Self::Pause,
+        Self::Resume,
+    ];
+
     /// The verb as the topic level.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -51,6 +73,8 @@ impl Verb {
             Self::Stop => "stop",
             Self::Restart => "restart",
             Self::Scale => "scale",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 }
@@ -93,7 +117,7 @@ pub struct ServiceCommand {
 
 /// Where an instance is in its life. Drawn in the orchestrator's `core`.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum InstanceState {
@@ -108,23 +132,116 @@ pub enum InstanceState {
     /// Was asked to end.
     Stopping,
     /// Not wanted, not running.
+    #[default]
     Stopped,
     /// Ran to its end with success and is not started again.
     Completed,
-    /// Given up; see the reason. `alicia start` tries again.
+    /// Does not work; see the reason. Tried again at `next_start`, where there is one; `alicia start`
+    /// tries again at once.
     Failed,
+    /// Waits for a moment from which on it makes sense again: a provider's limit, a budget. Starts at
+    /// `next_start`; `alicia resume` starts it now.
+    Parked,
+    /// Its processes are held still; `alicia resume` lets them go on.
+    Paused,
 }
 
 impl InstanceState {
     /// Whether a process is there.
     #[must_use]
     pub const fn has_process(self) -> bool {
-        matches!(self, Self::Starting | Self::Running | Self::Stopping)
+        matches!(
+            self,
+            Self::Starting | Self::Running | Self::Stopping | Self::Paused
+        )
+    }
+}
+
+/// Why a run ended, as far as it decides what follows.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitCause {
+    /// With success.
+    Success,
+    /// With another exit code or by a signal, and nothing says why.
+    Crash,
+    /// Killed for want of memory.
+    OutOfMemory,
+    /// Its configuration is wrong.
+    Configuration,
+    /// A port that it needs is taken.
+    PortTaken,
+    /// It was not let in.
+    Authentication,
+    /// A provider asks for fewer requests.
+    #[serde(alias = "provider-rate-limit")]
+    ProviderLimit,
+    /// What a provider grants is used up.
+    ProviderQuota,
+    /// Its liveness probe failed.
+    Liveness,
+    /// It made no progress, repeated itself, or used too much too fast.
+    Progress,
+    /// It was not ready in time.
+    StartTimeout,
+    /// Its watchdog was not fed.
+    Watchdog,
+    /// It could not be started: the program, its directory or its user is not there.
+    ProgramNotFound,
+    /// Its budget, or that of its group, is used up.
+    Budget,
+    /// Another instance of its group ended.
+    Supervision,
+    /// It ended with the keeper, or while nobody looked.
+    Lost,
+    /// A person or program asked for it.
+    Operator,
+    /// Everything is being stopped.
+    HostShutdown,
+    /// Not known to this build.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl ExitCause {
+    /// As it is written.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Crash => "crash",
+            Self::OutOfMemory => "out-of-memory",
+            Self::Configuration => "configuration",
+            Self::PortTaken => "port-taken",
+            Self::Authentication => "authentication",
+            Self::ProviderLimit => "provider-limit",
+            Self::ProviderQuota => "provider-quota",
+            Self::Liveness => "liveness",
+            Self::Progress => "progress",
+            Self::StartTimeout => "start-timeout",
+            Self::Watchdog => "watchdog",
+            Self::ProgramNotFound => "program-not-found",
+            Self::Budget => "budget",
+            Self::Supervision => "supervision",
+            Self::Lost => "lost",
+            Self::Operator => "operator",
+            Self::HostShutdown => "host-shutdown",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::Unknown
     }
 }
 
 /// How a process ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Exit {
     /// The exit code; none when a signal ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,12 +251,18 @@ pub struct Exit {
     pub signal: Option<String>,
     /// Why, in words: `killed by SIGKILL`, `exit code 1`, `liveness failed: …`, `program not found: …`.
     pub cause: String,
+    /// Why, as what decides about what follows.
+    #[serde(default, skip_serializing_if = "ExitCause::is_unknown")]
+    pub class: ExitCause,
+    /// From when on it makes sense again, where somebody said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resume_at: Option<UnixSeconds>,
     /// When.
     pub at: UnixSeconds,
 }
 
 /// One slot of a service: at most one process at a time, numbered from 1.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct InstanceStatus {
     /// The number of the slot, from 1.
     pub slot: u32,
@@ -159,8 +282,17 @@ pub struct InstanceStatus {
     pub exit: Option<Exit>,
     /// Why it is where it is, in words.
     pub reason: String,
-    /// When it is started next; only in `backoff`.
+    /// When it is started next; in `backoff`, `parked` and `failed`.
     pub next_start: Option<UnixSeconds>,
+    /// What it says of itself (`STATUS=` of `sd_notify(3)`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<String>,
+    /// What a person should look at: a progress probe that asks, a budget that is nearly used up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<String>,
+    /// What it has told of its work; none when it tells nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
     /// The ports by name.
     #[serde(default)]
     pub ports: BTreeMap<ServiceName, u16>,
@@ -170,6 +302,22 @@ pub struct InstanceStatus {
     pub memory_bytes: Option<u64>,
     /// How its process tree is held: `cgroup2` or `sweep`.
     pub containment: Option<String>,
+}
+
+/// What a run has told of its work, since its start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Work {
+    /// Steps.
+    pub steps: f64,
+    /// Tokens.
+    pub tokens: f64,
+    /// US dollars.
+    pub cost_usd: f64,
+    /// What it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// When it last made a step or used a token.
+    pub at: UnixSeconds,
 }
 
 /// One service with all its slots.
@@ -223,6 +371,12 @@ pub struct Transition {
     pub reason: String,
     /// How it ended, when it did.
     pub exit: Option<Exit>,
+    /// What made it change, where that has a class: also on the way to `stopping`.
+    #[serde(default, skip_serializing_if = "ExitCause::is_unknown")]
+    pub cause: ExitCause,
+    /// When it is started next; in `backoff`, `parked` and `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start: Option<UnixSeconds>,
     /// The last lines of its output; only on the way to `backoff` and `failed`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub last_lines: Vec<String>,
@@ -257,4 +411,24 @@ pub struct ProcessRow {
     pub cpu: Option<f64>,
     /// Resident memory in bytes.
     pub memory_bytes: Option<u64>,
+    /// Why it is where it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// When it is started next; in `backoff`, `parked` and `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_start: Option<UnixSeconds>,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub says: Option<String>,
+    /// What a person should look at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<String>,
 }
+
+pub use explain::{
+    EXPLAIN_DEPTH_MAX, ExplainRequest, Explanation, SlotExplanation, Step, StepKind,
+};
+pub use spent::Spent;
+
+mod explain;
+mod spent;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::Grant;
 use crate::unit::UnixSeconds;
 
 /// How a part is.
@@ -64,12 +65,19 @@ pub struct KeyInfo {
     pub name: String,
     /// The first characters, to tell keys apart.
     pub prefix: String,
-    /// What it may do.
-    pub scope: Scope,
+    /// What it may do, as a step of the ladder; none: only what `scopes` say.
+    #[serde(default)]
+    pub scope: Option<Scope>,
+    /// What a key of limited scope may do: `orchestrator:restart`, `health:ack`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Grant>,
     /// When it was made.
     pub created: UnixSeconds,
     /// When it ends; none: never.
     pub expires: Option<UnixSeconds>,
+    /// When it was last used, to a minute or so; none: never, or not known any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<UnixSeconds>,
 }
 
 /// A request for a key.
@@ -78,8 +86,12 @@ pub struct KeyInfo {
 pub struct NewKey {
     /// The name: `[a-z0-9-]{1,63}`.
     pub name: crate::id::ServiceName,
-    /// What it may do.
-    pub scope: Scope,
+    /// What it may do, as a step of the ladder. Either this or `scopes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
+    /// What a key of limited scope may do: `orchestrator:restart`, `health:ack`, `registry:*`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<Grant>,
     /// Days until it ends; none: never.
     #[serde(default)]
     #[schemars(range(min = 1, max = 3650))]

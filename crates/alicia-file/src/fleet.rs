@@ -13,11 +13,15 @@ use crate::tree::pointer_to;
 pub use command::words;
 
 mod command;
+mod container;
 mod dependency;
 pub(crate) mod environment;
 mod port;
 mod probe;
+mod secret;
+mod slo;
 mod topic;
+mod update;
 
 /// Names that a service cannot have, because topics and identities of Alicia itself begin with them.
 pub const RESERVED_NAMES: [&str; 4] = ["alicia", "broadcast", "keys", "system"];
@@ -82,11 +86,15 @@ pub fn check(fleet: &Fleet, document: Option<&Document>) -> Vec<Fault> {
         service.check_name();
         service.check_numbers();
         command::check(&mut service);
+        container::check(&mut service);
         environment::check(&mut service);
         dependency::check(&mut service);
         port::check(&mut service);
         probe::check(&mut service);
+        secret::check(&mut service);
+        slo::check(&mut service);
         topic::check(&mut service);
+        update::check(&mut service);
     }
     dependency::check_cycles(fleet, &mut report);
     port::check_shared(fleet, &mut report);
@@ -99,6 +107,24 @@ pub fn default_port(spec: &ServiceSpec) -> Option<(&ServiceName, Port)> {
     let http = spec.ports.iter().find(|(name, _)| name.as_str() == "http");
     let only = || spec.ports.iter().next().filter(|_| spec.ports.len() == 1);
     http.or_else(only).map(|(name, port)| (name, *port))
+}
+
+/// The port that a probe of readiness or liveness asks when it names none: as [`default_port`], but rather the
+/// only one that is not held, because on a held port every instance answers.
+#[must_use]
+pub fn probe_port(spec: &ServiceSpec) -> Option<(&ServiceName, Port)> {
+    let default = default_port(spec);
+    if default.is_some_and(|(_, port)| !matches!(port, Port::Held(_))) {
+        return default;
+    }
+    let mut own = spec
+        .ports
+        .iter()
+        .filter(|(_, port)| !matches!(port, Port::Held(_)));
+    match (own.next(), own.next()) {
+        (Some((name, port)), None) => Some((name, *port)),
+        _ => default,
+    }
 }
 
 /// The faults that were found, with lines when the document is known.

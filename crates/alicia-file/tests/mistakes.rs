@@ -77,14 +77,24 @@ fn keys_and_sections() {
     );
     // A key of compose.
     check(
-        "services:\n  api:\n    command: python3 api.py\n    env: {A: b}\n    replicas: 2\n    healthcheck: {}\n    image: nginx\n",
+        "services:\n  api:\n    command: python3 api.py\n    env: {A: b}\n    replicas: 2\n    healthcheck: {}\n",
         &[
             "4:5: unknown key `env` | did you mean `environment`?",
             "5:5: unknown key `replicas` | did you mean `instances`?",
             "6:5: unknown key `healthcheck` | did you mean `readiness`?",
-            "7:5: unknown key `image` | expected `allow`, `back_off`, `checks`, `command`, `depends_on`, `description`, `directory`, `env_files`, `environment`, `groups`, `heartbeat_timeout`, `instances`, `labels`, `liveness`, `log`, `ports`, `profiles`, `readiness`, `restart`, `start_limit`, `start_timeout`, `stop`, `success_exit_codes` or `user`",
         ],
     );
+    // A key without one that is near: some are named, and how many more there are.
+    let yaml = "services:\n  api:\n    command: python3 api.py\n    image: nginx\n";
+    let found: Vec<String> = faults(yaml).iter().map(line).collect();
+    let [fault] = &found[..] else {
+        panic!("{found:?}")
+    };
+    assert!(
+        fault.starts_with("4:5: unknown key `image` | expected `"),
+        "{fault}"
+    );
+    assert!(fault.ends_with(" more"), "{fault}");
     // A service beside services.
     check(
         "api:\n  command: python3 api.py\n",
@@ -98,7 +108,7 @@ fn keys_and_sections() {
     // No command.
     check(
         "services:\n  api:\n    instances: 2\n",
-        &["2:3: `api` has no `command` | add `command:` (The program and its arguments)"],
+        &["2:3: `api` has no `command` | add `command:` (the program and its arguments), or `container:`"],
     );
     // An empty service.
     check(
@@ -310,7 +320,9 @@ fn probes() {
     // A probe without a kind.
     check(
         "services:\n  api:\n    command: python3 api.py\n    readiness: {interval: 1s}\n",
-        &["4:5: the probe does not say what to look at | add `http`, `tcp`, `exec` or `log_line`"],
+        &[
+            "4:5: the probe does not say what to look at | add `http`, `tcp`, `mqtt`, `grpc`, `dns`, `llm`, `exec`, `process`, `disk`, `gpu` or `log_line`",
+        ],
     );
     // A probe with two kinds.
     check(
@@ -321,7 +333,7 @@ fn probes() {
     check(
         "services:\n  api:\n    command: python3 api.py\n    liveness: {log_line: {contains: up}}\n",
         &[
-            "4:16: `log_line` tells that something became ready, not that it still is | use `http`, `tcp` or `exec`",
+            "4:16: `log_line` tells that something became ready, not that it still is | use `http`, `tcp`, `mqtt`, `grpc`, `dns`, `llm`, `exec`, `process`, `disk` or `gpu`",
         ],
     );
     // A probe that never rests.
@@ -350,7 +362,7 @@ fn probes() {
     check(
         "services:\n  api:\n    command: python3 api.py\n    ports: {http: auto}\n    liveness: {http: {path: \"http://127.0.0.1:80/\"}}\n",
         &[
-            "5:29: the path is `http://127.0.0.1:80/`, expected one that starts with `/` | write `host`, `port` and `path` apart",
+            "5:29: the path is `http://127.0.0.1:80/`, expected one that starts with `/` | write `host`, `port` and `path` apart; for https add `tls: {}`",
         ],
     );
     // A probe of text.
@@ -373,6 +385,121 @@ fn probes() {
         &[
             "4:32: no shell runs the command, so `||` does nothing | write `[sh, -c, \"curl -f localhost || exit 1\"]`",
         ],
+    );
+}
+
+#[test]
+fn kinds_of_probes() {
+    let probe = |probe: &str, expected: &[&str]| {
+        let start = "services:\n  api:\n    command: python3 api.py\n    ports: {http: auto}\n    checks:\n      a: ";
+        check(&format!("{start}{probe}\n"), expected);
+    };
+    // Everything well.
+    probe(
+        "{http: {json: {/a: {max: 1}, /b: ok}, headers: {A: b}, latency_max: 1s, tls: {}}}",
+        &[],
+    );
+    probe("{mqtt: {}}", &[]);
+    probe(
+        "{mqtt: {host: 127.0.0.1, username: a, password_file: b}}",
+        &[],
+    );
+    probe("{grpc: {}}", &[]);
+    probe(
+        "{dns: {name: example.org, type: MX, server: '192.0.2.53:5353'}}",
+        &[],
+    );
+    probe("{llm: {model: small}, interval: 1m, timeout: 30s}", &[]);
+    probe("{process: {cpu_max: 1.5, memory_max: 1GiB}}", &[]);
+    probe("{disk: {free_percent_min: 10}}", &[]);
+    probe("{gpu: {required: true, temperature_max: 85}}", &[]);
+    // Patterns, pointers, headers, limits.
+    probe(
+        "{http: {body_matches: '('}}",
+        &[
+            "6:32: `(` is no regular expression: unclosed group | write `\\\\` before a sign that is meant as itself",
+        ],
+    );
+    probe(
+        "{http: {json: {a.b: 1}}}",
+        &["6:18: `a.b` is no JSON pointer | write `/a/b`"],
+    );
+    probe(
+        "{http: {json: {/a: {min: 2, max: 1}}}}",
+        &["6:18: at `/a`, `min` is 2 and `max` is 1 | swap them"],
+    );
+    probe(
+        "{http: {headers: {a b: c}}}",
+        &["6:18: `a b` is no name of a header | write for example `Accept`"],
+    );
+    probe(
+        "{http: {latency_max: 3s}}",
+        &[
+            "6:31: the limit is 3s, but a try ends after `timeout`, which is 2s | make it shorter, or `timeout` longer",
+        ],
+    );
+    probe(
+        "{http: {latency_max: 0s}}",
+        &["6:31: the limit is 0s, so that each try is bad | write for example `500ms`"],
+    );
+    // Brokers, name servers, models.
+    probe(
+        "{mqtt: {topic: a/#}}",
+        &["6:25: `a/#` is no topic to publish to | write a topic without `+` and `#`"],
+    );
+    probe(
+        "{mqtt: {port: 1}}",
+        &[
+            "6:24: without `host` it is the house's own broker, which is known | remove it, or add `host:`",
+        ],
+    );
+    probe(
+        "{dns: {name: a..b, server: c}}",
+        &[
+            "6:23: `a..b` is no name of DNS | write labels of 1 to 63 signs with dots between",
+            "6:37: `c` is no address of a name server | write for example `192.0.2.53` or `192.0.2.53:5353`",
+        ],
+    );
+    probe(
+        "{llm: {model: small}}",
+        &[
+            "6:7: `interval` is 1s, and each try costs tokens: at least 10s | write for example `1m`",
+        ],
+    );
+    probe(
+        "{disk: {path: ''}}",
+        &["6:24: the path is empty | write `.` for the service's own directory"],
+    );
+}
+
+#[test]
+fn objectives_and_agents() {
+    let with = |more: &str, expected: &[&str]| {
+        let start = "services:\n  api:\n    command: python3 api.py\n";
+        check(&format!("{start}{more}\n"), expected);
+    };
+    with("    slo: {availability: 99.9}", &[]);
+    with(
+        "    agent: {progress_within: 10m, cost_usd_per_hour_max: 5}",
+        &[],
+    );
+    with(
+        "    slo: {window: 30d}",
+        &[
+            "4:5: the objectives promise nothing | add `availability: 99.9`, or `latency: {target: 99, max: 200ms}`",
+        ],
+    );
+    with(
+        "    slo: {availability: 99.9, window: 1h}",
+        &["4:39: `window` is 1h, expected 1d to 90d | write for example `30d`"],
+    );
+    with(
+        "    slo: {latency: {target: 99, max: 1s, check: web}}",
+        &["4:49: the service has no check named `web` | add it under `checks:`"],
+    );
+    with(
+        "    agent: {within: 1s}",
+        &["4:21: `within` is 1s, expected 1m to 1d | write a period from 1m to 1d"],
     );
 }
 
@@ -517,6 +644,32 @@ fn the_text_itself() {
             "4:14: `command` is the number 5, expected text such as `python3 -u api.py` or a list such as `[python3, -u, api.py]` | write it in quotes: `\"5\"`",
             "5:14: `restart` is the text `allways`, expected `always`, `on-failure` or `never` | did you mean `always`?",
             "6:3: found the key `B`, expected a name of 1 to 63 characters out of a-z, 0-9 and `-` | write for example `b`",
+        ],
+    );
+}
+
+#[test]
+fn containers() {
+    check(
+        "services:\n  db:\n    container:\n      image: postgres 16\n      engine: tcp://localhost\n      volumes: [data]\n    user: root\n    ports: {http: auto}\n",
+        &[
+            "4:14: `postgres 16` is no name of an image | write for example `postgres:16`",
+            "5:15: `tcp://localhost` is no Unix socket | write for example `unix:///run/podman/podman.sock`",
+            "6:17: found the volume `data`, expected `source:/target` or `source:/target:ro` | the target is a whole path in the container",
+            "7:11: `user` is a user of this machine, but the service runs in a container | write it below `container:`",
+        ],
+    );
+    check(
+        "services:\n  web:\n    container: {image: x, network: bridge, ports: {https: 443}}\n    ports: {http: auto}\n",
+        &[
+            "3:59: the service has no port `https` | add `https: auto` below the `ports:` of the service",
+            "4:19: nothing says which port of the container `http` is | add `http: 80`, or whatever it is, below `container.ports:`",
+        ],
+    );
+    check(
+        "services:\n  web:\n    container: {image: x, ports: {http: 80}}\n    ports: {http: auto}\n",
+        &[
+            "3:27: on the network of the machine a container has the ports of the service | remove `container.ports`, or write `network: bridge`",
         ],
     );
 }

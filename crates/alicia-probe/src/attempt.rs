@@ -1,12 +1,12 @@
 //! One try, and what came of it.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 use alicia_contract::Period;
 use tokio::time::Instant;
 
 use crate::target::Target;
-use crate::{connect, exec, http};
 
 /// The longest detail, in characters: it is shown in a table and carried in every status.
 pub(crate) const DETAIL_CHARS_MAX: usize = 300;
@@ -27,23 +27,22 @@ pub struct Outcome {
 /// Dropping the future closes the connection, and kills the program with its process group.
 pub async fn attempt(target: &Target, timeout: Duration) -> Outcome {
     let deadline = Deadline::new(timeout);
-    let result = match target {
-        Target::Http(target) => http::attempt(target, &deadline).await,
-        Target::Tcp { host, port } => connect::attempt(host, *port, &deadline).await,
-        Target::Exec {
-            words,
-            directory,
-            environment,
-        } => {
-            let program = exec::Program {
-                words,
-                directory,
-                environment,
-            };
-            exec::attempt(program, &deadline).await
-        }
+    // Boxed, so that a task which waits for its next try is as small whatever its kind.
+    let exchange: Pin<Box<dyn Future<Output = Seen> + Send + '_>> = match target {
+        Target::Http(target) => Box::pin(target.attempt(&deadline)),
+        Target::Tcp(target) => Box::pin(target.attempt(&deadline)),
+        Target::Mqtt(target) => Box::pin(target.attempt(&deadline)),
+        Target::Grpc(target) => Box::pin(target.attempt(&deadline)),
+        Target::Dns(target) => Box::pin(target.attempt(&deadline)),
+        Target::Llm(target) => Box::pin(target.attempt(&deadline)),
+        Target::Exec(target) => Box::pin(target.attempt(&deadline)),
+        Target::Process(target) => Box::pin(std::future::ready(target.attempt())),
+        Target::Disk(target) => Box::pin(target.attempt(&deadline)),
+        Target::Gpu(target) => Box::pin(target.attempt(&deadline)),
     };
+    let result = exchange.await;
     let latency = deadline.elapsed();
+    let result = result.and_then(|detail| quick_enough(detail, latency, target.latency_max()));
     let (ok, detail) = match result {
         Ok(detail) => (true, detail),
         Err(detail) => (false, detail),
@@ -53,6 +52,20 @@ pub async fn attempt(target: &Target, timeout: Duration) -> Outcome {
         ok,
         detail,
         latency,
+    }
+}
+
+/// A good answer may still be a late one.
+pub(crate) fn quick_enough(detail: String, took: Duration, limit: Option<Duration>) -> Seen {
+    match limit.filter(|limit| took > *limit) {
+        None => Ok(detail),
+        Some(limit) => {
+            let took_ms = took.as_secs_f64() * 1e3;
+            Err(format!(
+                "{detail}, but it took {took_ms:.0}ms, expected at most {}",
+                Period(limit)
+            ))
+        }
     }
 }
 

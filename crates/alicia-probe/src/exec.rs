@@ -7,7 +7,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -30,36 +30,43 @@ const DRAIN: Duration = Duration::from_millis(50);
 const CHUNK_BYTES: usize = 8 << 10;
 
 /// What is run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Program<'p> {
-    pub(crate) words: &'p [String],
-    pub(crate) directory: &'p Path,
-    pub(crate) environment: &'p [(String, String)],
+#[derive(Debug, Clone)]
+pub struct ExecTarget {
+    /// The program and its arguments; at least one.
+    pub(crate) words: Vec<String>,
+    /// The working directory.
+    pub(crate) directory: PathBuf,
+    /// The whole environment.
+    pub(crate) environment: Vec<(String, String)>,
 }
 
-pub(crate) async fn attempt(program: Program<'_>, deadline: &Deadline) -> Seen {
-    let mark = sweep::Mark::new();
-    let mut tail = Tail::default();
-    let name = program.words.first().map_or("", String::as_str);
-    let mut running = Running::start(program, &mark)
-        .map_err(|error| format!("failed to start {name:?}: {error}"))?;
-    let ended = deadline
-        .within("no answer", running.until_exit(&mut tail))
-        .await;
-    running.group.kill();
-    // What the program wrote last may still be in the pipes.
-    let drained = timeout(DRAIN, running.read(&mut tail)).await;
-    let late = ended.is_err() || drained.is_err();
-    if late {
-        mark.sweep().await;
-    }
-    let status = running.child.wait().await;
-    match (ended, status) {
-        (Err(missing), _) => Err(tail.after(missing)),
-        (Ok(Err(error)), _) | (_, Err(error)) => {
-            Err(format!("failed to wait for {name:?}: {error}"))
+// === impl ExecTarget ===
+
+impl ExecTarget {
+    pub(crate) async fn attempt(&self, deadline: &Deadline) -> Seen {
+        let mark = sweep::Mark::new();
+        let mut tail = Tail::default();
+        let name = self.words.first().map_or("", String::as_str);
+        let mut running = Running::start(self, &mark)
+            .map_err(|error| format!("failed to start {name:?}: {error}"))?;
+        let ended = deadline
+            .within("no answer", running.until_exit(&mut tail))
+            .await;
+        running.group.kill();
+        // What the program wrote last may still be in the pipes.
+        let drained = timeout(DRAIN, running.read(&mut tail)).await;
+        let late = ended.is_err() || drained.is_err();
+        if late {
+            mark.sweep().await;
         }
-        (Ok(Ok(())), Ok(status)) => judge(status, &tail),
+        let status = running.child.wait().await;
+        match (ended, status) {
+            (Err(missing), _) => Err(tail.after(missing)),
+            (Ok(Err(error)), _) | (_, Err(error)) => {
+                Err(format!("failed to wait for {name:?}: {error}"))
+            }
+            (Ok(Ok(())), Ok(status)) => judge(status, &tail),
+        }
     }
 }
 
@@ -86,7 +93,7 @@ struct Group(Option<Pid>);
 // === impl Running ===
 
 impl Running {
-    fn start(program: Program<'_>, mark: &sweep::Mark) -> io::Result<Self> {
+    fn start(program: &ExecTarget, mark: &sweep::Mark) -> io::Result<Self> {
         let (name, arguments) = program
             .words
             .split_first()
@@ -97,7 +104,7 @@ impl Running {
             .map(|(name, value)| (name, value));
         let child = Command::new(name)
             .args(arguments)
-            .current_dir(program.directory)
+            .current_dir(&program.directory)
             .env_clear()
             .envs(environment)
             .env(sweep::VARIABLE, mark.text())

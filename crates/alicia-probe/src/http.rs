@@ -1,20 +1,28 @@
-//! GET one page over HTTP/1.1: one connection per try, no redirects, and a limit on what is read.
+//! Ask for one page over HTTP/1.1: one connection per try, no redirects, and a limit on what is read.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
+mod body;
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::time::Duration;
 
 use alicia_contract::ByteSize;
-use http::header::{ACCEPT, CONNECTION, HOST, HeaderValue, USER_AGENT};
-use http::{Request, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use alicia_contract::fleet::HttpCheck;
+use http::header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use crate::attempt::{Deadline, Seen};
-use crate::connect;
-use crate::target::HttpTarget;
+pub(crate) use body::read;
+use body::{Wanted, search};
 
-/// How much of a body is searched, in bytes. A page of health is small; one that is not must not fill the memory.
+use crate::attempt::{Deadline, Seen};
+use crate::connect::{Connected, Place};
+use crate::target::{Context, TargetError, limit};
+
+/// How much of a body is read, in bytes. A page of health is small; one that is not must not fill the memory.
 pub const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The largest head of an answer, in bytes: what nginx and Apache allow, and some more.
@@ -23,21 +31,112 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 /// The statuses that are good when none are named: success and redirects.
 const STATUS_GOOD: std::ops::RangeInclusive<u16> = 200..=399;
 
-pub(crate) async fn attempt(target: &HttpTarget, deadline: &Deadline) -> Seen {
-    let stream = connect::connect(&target.host, target.port, deadline).await?;
+/// A page and what is expected of it.
+#[derive(Debug, Clone)]
+pub struct HttpTarget {
+    place: Place,
+    path: PathAndQuery,
+    headers: HeaderMap,
+    /// The statuses that are good; empty: 200 to 399.
+    status: Vec<u16>,
+    answer_headers: Vec<(HeaderName, String)>,
+    body: Wanted,
+    pub(crate) latency_max: Option<Duration>,
+}
+
+// === impl HttpTarget ===
+
+impl HttpTarget {
+    pub(crate) fn new(check: &HttpCheck, context: &Context<'_>) -> Result<Self, TargetError> {
+        let answer_headers = check.answer_headers.iter();
+        let answer_headers = answer_headers.map(|(name, text)| {
+            let header = HeaderName::try_from(name.as_str());
+            let header = header.map_err(|_| TargetError::Header(name.clone()))?;
+            Ok((header, text.clone()))
+        });
+        Ok(Self {
+            place: context.place(&check.host, check.port, check.tls.as_ref())?,
+            path: path(&check.path)?,
+            headers: headers(&check.headers)?,
+            status: check.status.clone(),
+            answer_headers: answer_headers.collect::<Result<_, _>>()?,
+            body: Wanted::new(check)?,
+            latency_max: limit(check.latency_max),
+        })
+    }
+
+    pub(crate) async fn attempt(&self, deadline: &Deadline) -> Seen {
+        let connected = self.place.connect(&[], deadline).await?;
+        let mut request = Request::new(String::new());
+        *request.uri_mut() = self.path.clone().into();
+        *request.headers_mut() = self.headers.clone();
+        let note = connected.note.clone();
+        let judge = async |answer| self.judge(answer, deadline).await;
+        let seen = exchange(connected, &self.place, request, deadline, judge).await?;
+        Ok(format!("{seen}{note}"))
+    }
+
+    async fn judge(&self, answer: Response<Incoming>, deadline: &Deadline) -> Seen {
+        judge_status(answer.status(), &self.status)?;
+        for (name, text) in &self.answer_headers {
+            judge_header(answer.headers(), name, text)?;
+        }
+        let status = answer.status().as_u16();
+        let head = format!("HTTP {status}");
+        if let Some(text) = self.body.only_text() {
+            let missing = format!("{head}, but no {text:?} in the body");
+            let found = search(answer.into_body(), text);
+            deadline.within(&missing, found).await??;
+            return Ok(format!("{head}, the body contains {text:?}"));
+        }
+        if self.body.is_nothing() {
+            return Ok(head);
+        }
+        let missing = format!("{head}, but no whole body");
+        let bytes = deadline
+            .within(&missing, read(answer.into_body()))
+            .await??;
+        let seen = self.body.judge(&bytes)?;
+        Ok(format!("{head}, {seen}"))
+    }
+}
+
+/// Sends a request and has its answer judged. The connection is driven by this future, so that nothing outlives the
+/// try.
+pub(crate) async fn exchange(
+    connected: Connected,
+    place: &Place,
+    mut request: Request<String>,
+    deadline: &Deadline,
+    judge: impl AsyncFnOnce(Response<Incoming>) -> Seen,
+) -> Seen {
+    let authority = place.authority();
+    let host =
+        HeaderValue::from_str(&authority).map_err(|_| format!("{authority:?} is no host"))?;
+    let headers = request.headers_mut();
+    headers.entry(HOST).or_insert(host);
+    headers
+        .entry(USER_AGENT)
+        .or_insert(HeaderValue::from_static(concat!(
+            "alicia-probe/",
+            env!("CARGO_PKG_VERSION")
+        )));
+    headers
+        .entry(ACCEPT)
+        .or_insert(HeaderValue::from_static("*/*"));
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_BYTES_MAX)
-        .handshake::<_, String>(TokioIo::new(stream))
+        .handshake::<_, String>(TokioIo::new(connected.stream))
         .await
         .map_err(|error| said(&error))?;
     let exchange = async {
         let answer = deadline
-            .within("no answer", sender.send_request(request(target)?))
+            .within("no answer", sender.send_request(request))
             .await?;
-        judge(answer.map_err(|error| said(&error))?, target, deadline).await
+        judge(answer.map_err(|error| said(&error))?).await
     };
-    // The connection is driven by this future, so that nothing outlives the try. When it has ended, what it has
-    // read is still waiting in the exchange.
+    // When the connection has ended, what it has read is still waiting in the exchange.
     let (mut exchange, connection) = (pin!(exchange), pin!(connection));
     tokio::select! {
         biased;
@@ -46,43 +145,25 @@ pub(crate) async fn attempt(target: &HttpTarget, deadline: &Deadline) -> Seen {
     }
 }
 
-fn request(target: &HttpTarget) -> Result<Request<String>, String> {
-    let host = match target.port {
-        80 => connect::shown(&target.host, 80)
-            .trim_end_matches(":80")
-            .to_owned(),
-        port => connect::shown(&target.host, port),
-    };
-    let mut request = Request::new(String::new());
-    *request.uri_mut() = target.path.clone().into();
-    let headers = request.headers_mut();
-    let host = HeaderValue::from_str(&host).map_err(|_| format!("{host:?} is no host"))?;
-    headers.insert(HOST, host);
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static(concat!("alicia-probe/", env!("CARGO_PKG_VERSION"))),
-    );
-    headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    Ok(request)
+/// A path, with a query if there is one.
+pub(crate) fn path(text: &str) -> Result<PathAndQuery, TargetError> {
+    let path = PathAndQuery::try_from(text);
+    let path = path.ok().filter(|_| text.starts_with('/'));
+    path.ok_or_else(|| TargetError::Path(text.to_owned()))
 }
 
-async fn judge(answer: Response<Incoming>, target: &HttpTarget, deadline: &Deadline) -> Seen {
-    let status = answer.status();
-    judge_status(status, &target.status)?;
-    match &target.body_contains {
-        None => Ok(format!("HTTP {}", status.as_u16())),
-        Some(text) => {
-            let missing = format!("HTTP {}, but no {text:?} in the body", status.as_u16());
-            deadline
-                .within(&missing, search(answer.into_body(), text))
-                .await??;
-            Ok(format!(
-                "HTTP {}, the body contains {text:?}",
-                status.as_u16()
-            ))
-        }
+/// Headers to send.
+pub(crate) fn headers(written: &BTreeMap<String, String>) -> Result<HeaderMap, TargetError> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in written {
+        let header = HeaderName::try_from(name.as_str()).ok();
+        let value = HeaderValue::try_from(value.as_str()).ok();
+        let (Some(header), Some(value)) = (header, value) else {
+            return Err(TargetError::Header(name.clone()));
+        };
+        headers.insert(header, value);
     }
+    Ok(headers)
 }
 
 fn judge_status(status: StatusCode, good: &[u16]) -> Result<(), String> {
@@ -100,40 +181,21 @@ fn judge_status(status: StatusCode, good: &[u16]) -> Result<(), String> {
     Err(format!("HTTP {status}, expected {expected}"))
 }
 
-/// Reads until the text is found, the body ends, or [`BODY_BYTES_MAX`] are read.
-async fn search(mut body: Incoming, text: &str) -> Result<(), String> {
-    let needle = text.as_bytes();
-    let mut read: Vec<u8> = Vec::new();
-    while !needle.is_empty() {
-        let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await else {
-            return Err(format!("the body does not contain {text:?}"));
-        };
-        let frame = frame.map_err(|error| said(&error))?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        // The text may begin at the end of what was read before.
-        let from = read.len().saturating_sub(needle.len() - 1);
-        let room = BODY_BYTES_MAX - read.len();
-        read.extend_from_slice(&data[..data.len().min(room)]);
-        if read[from..]
-            .windows(needle.len())
-            .any(|window| window == needle)
-        {
-            return Ok(());
-        }
-        if read.len() >= BODY_BYTES_MAX {
-            let limit = ByteSize(BODY_BYTES_MAX as u64);
-            return Err(format!(
-                "the first {limit} of the body do not contain {text:?}"
-            ));
-        }
+fn judge_header(headers: &HeaderMap, name: &HeaderName, text: &str) -> Result<(), String> {
+    let found: Vec<String> = headers
+        .get_all(name)
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .collect();
+    match found.first() {
+        None => Err(format!("the answer has no header {name}")),
+        Some(_) if found.iter().any(|value| value.contains(text)) => Ok(()),
+        Some(first) => Err(format!("{name} is {first:?}, expected {text:?} in it")),
     }
-    Ok(())
 }
 
 /// An error of the connection in words.
-fn said(error: &hyper::Error) -> String {
+pub(crate) fn said(error: &hyper::Error) -> String {
     if error.is_parse_too_large() {
         let limit = ByteSize(HEAD_BYTES_MAX as u64);
         return format!("the head of the answer is larger than {limit}");

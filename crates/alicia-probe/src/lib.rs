@@ -10,15 +10,24 @@
 //! started. Probes of the kind `log_line` are evaluated by whoever reads the output.
 
 pub use attempt::{Outcome, attempt};
-pub use http::BODY_BYTES_MAX;
-pub use target::{Context, HttpTarget, Target, TargetError};
+pub use http::{BODY_BYTES_MAX, HttpTarget};
+pub use target::{Context, Target, TargetError};
 pub use threshold::{Threshold, Verdict};
 pub use ticker::{First, Ticker};
 
 mod attempt;
 mod connect;
+mod disk;
+mod dns;
 mod exec;
+mod gpu;
+mod grpc;
 mod http;
+mod llm;
+mod mqtt;
+mod process;
+mod secret;
 mod target;
 mod threshold;
 mod ticker;
+mod tls;

@@ -1,14 +1,28 @@
 //! What a probe looks at, with everything filled in that the service decides: port, directory, environment.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
-use alicia_contract::fleet::{Command, HttpCheck, Probe, ProbeKind};
+use alicia_contract::Period;
+use alicia_contract::fleet::{Command, Probe, ProbeKind, TlsCheck};
+
+use crate::connect::{Place, TcpTarget};
+use crate::disk::DiskTarget;
+use crate::dns::DnsTarget;
+use crate::exec::ExecTarget;
+use crate::gpu::GpuTarget;
+use crate::grpc::GrpcTarget;
+use crate::http::HttpTarget;
+use crate::llm::LlmTarget;
+use crate::mqtt::MqttTarget;
+use crate::process::ProcessTarget;
+use crate::tls::Tls;
 
 /// Why a probe cannot be tried.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TargetError {
     /// It has no kind, or several.
-    #[error("resolve the probe: expected exactly one of `http`, `tcp`, `exec` or `log_line`")]
+    #[error("resolve the probe: expected exactly one kind, such as `http`, `tcp` or `exec`")]
     Kind,
     /// A line of output is waited for by whoever reads the output.
     #[error("resolve the probe: a line of output is not looked for by trying")]
@@ -24,6 +38,30 @@ pub enum TargetError {
     /// The command is empty or has an open quote.
     #[error("resolve the probe: split the command {0:?}")]
     Command(String),
+    /// A regular expression cannot be read.
+    #[error("resolve the probe: {0:?} is no regular expression")]
+    Pattern(String),
+    /// A header cannot be sent.
+    #[error("resolve the probe: the header {0:?} cannot be sent")]
+    Header(String),
+    /// No certificate can be for this name.
+    #[error("resolve the probe: no certificate can be for {0:?}")]
+    ServerName(String),
+    /// There is no bus that a probe without a host could mean.
+    #[error("resolve the probe: it names no broker, and the service has no bus")]
+    Bus,
+    /// It looks at a process, and there is none.
+    #[error("resolve the probe: the number of the process is not known")]
+    Process,
+    /// The name server is no address.
+    #[error("resolve the probe: {0:?} is no address of a name server")]
+    NameServer(String),
+    /// The name cannot be asked for.
+    #[error("resolve the probe: {0:?} is no name of DNS")]
+    Name(String),
+    /// The variable with the key is not set.
+    #[error("resolve the probe: the service has no variable {0:?}")]
+    Variable(String),
 }
 
 /// What a service decides for its probes.
@@ -31,48 +69,37 @@ pub enum TargetError {
 pub struct Context<'c> {
     /// The port of a probe that names none.
     pub port: Option<u16>,
-    /// The working directory of a program.
+    /// The number of its process, when there is one.
+    pub pid: Option<u32>,
+    /// The working directory of a program, and where relative paths begin.
     pub directory: &'c Path,
     /// The whole environment of a program; nothing is inherited.
     pub environment: &'c [(String, String)],
 }
 
 /// What is looked at.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Target {
     /// GET a page.
-    Http(HttpTarget),
+    Http(Box<HttpTarget>),
     /// Open a connection.
-    Tcp {
-        /// A name or an address.
-        host: String,
-        /// The port.
-        port: u16,
-    },
+    Tcp(TcpTarget),
+    /// Send a message through a broker.
+    Mqtt(Box<MqttTarget>),
+    /// Ask a gRPC server.
+    Grpc(Box<GrpcTarget>),
+    /// Look a name up.
+    Dns(DnsTarget),
+    /// Ask a language model.
+    Llm(Box<LlmTarget>),
     /// Run a program.
-    Exec {
-        /// The program and its arguments; at least one.
-        words: Vec<String>,
-        /// The working directory.
-        directory: PathBuf,
-        /// The whole environment.
-        environment: Vec<(String, String)>,
-    },
-}
-
-/// A page and what is expected of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpTarget {
-    /// A name or an address; one of IPv6 without brackets.
-    pub host: String,
-    /// The port.
-    pub port: u16,
-    /// The path, with a query if there is one.
-    pub path: http::uri::PathAndQuery,
-    /// The statuses that are good; empty: 200 to 399.
-    pub status: Vec<u16>,
-    /// A text that the body must contain.
-    pub body_contains: Option<String>,
+    Exec(ExecTarget),
+    /// Look at a process.
+    Process(ProcessTarget),
+    /// Look at a disk.
+    Disk(DiskTarget),
+    /// Look at graphics processors.
+    Gpu(GpuTarget),
 }
 
 // === impl Target ===
@@ -83,35 +110,74 @@ impl Target {
     /// # Errors
     /// When something is missing that a try needs.
     pub fn resolve(probe: &Probe, context: &Context<'_>) -> Result<Self, TargetError> {
-        let port = |own: Option<u16>| own.or(context.port).ok_or(TargetError::Port);
-        match probe.kind().ok_or(TargetError::Kind)? {
-            ProbeKind::LogLine(_) => Err(TargetError::LogLine),
-            ProbeKind::Http(check) => HttpTarget::new(check, port(check.port)?).map(Self::Http),
-            ProbeKind::Tcp(check) => Ok(Self::Tcp {
-                host: bare(&check.host),
-                port: port(check.port)?,
+        Ok(match probe.kind().ok_or(TargetError::Kind)? {
+            ProbeKind::LogLine(_) => return Err(TargetError::LogLine),
+            ProbeKind::Http(check) => Self::Http(Box::new(HttpTarget::new(check, context)?)),
+            ProbeKind::Tcp(check) => Self::Tcp(TcpTarget {
+                place: context.place(&check.host, check.port, check.tls.as_ref())?,
+                latency_max: limit(check.latency_max),
             }),
-            ProbeKind::Exec(check) => Ok(Self::Exec {
+            ProbeKind::Mqtt(check) => Self::Mqtt(Box::new(MqttTarget::new(check, context)?)),
+            ProbeKind::Grpc(check) => Self::Grpc(Box::new(GrpcTarget::new(check, context)?)),
+            ProbeKind::Dns(check) => Self::Dns(DnsTarget::new(check)?),
+            ProbeKind::Llm(check) => Self::Llm(Box::new(LlmTarget::new(check, context)?)),
+            ProbeKind::Exec(check) => Self::Exec(ExecTarget {
                 words: words(&check.command)?,
                 directory: context.directory.to_owned(),
                 environment: context.environment.to_vec(),
             }),
+            ProbeKind::Process(check) => {
+                let pid = context.pid.ok_or(TargetError::Process)?;
+                Self::Process(ProcessTarget::new(check, pid))
+            }
+            ProbeKind::Disk(check) => Self::Disk(DiskTarget::new(check, context.directory)),
+            ProbeKind::Gpu(check) => Self::Gpu(GpuTarget::new(check)),
+        })
+    }
+
+    /// A good answer of the whole try that takes longer is bad.
+    pub(crate) fn latency_max(&self) -> Option<Duration> {
+        match self {
+            Self::Http(target) => target.latency_max,
+            Self::Tcp(target) => target.latency_max,
+            Self::Grpc(target) => target.latency_max,
+            Self::Dns(target) => target.latency_max,
+            Self::Llm(target) => target.latency_max,
+            // Of a broker, the round trip counts and not the connection.
+            Self::Mqtt(_) => None,
+            Self::Exec(_) | Self::Process(_) | Self::Disk(_) | Self::Gpu(_) => None,
         }
     }
 }
 
-impl HttpTarget {
-    fn new(check: &HttpCheck, port: u16) -> Result<Self, TargetError> {
-        let path = http::uri::PathAndQuery::try_from(check.path.as_str());
-        let path = path.ok().filter(|_| check.path.starts_with('/'));
-        Ok(Self {
-            host: bare(&check.host),
-            port,
-            path: path.ok_or_else(|| TargetError::Path(check.path.clone()))?,
-            status: check.status.clone(),
-            body_contains: check.body_contains.clone(),
+// === impl Context ===
+
+impl Context<'_> {
+    pub(crate) fn place(
+        &self,
+        host: &str,
+        port: Option<u16>,
+        tls: Option<&TlsCheck>,
+    ) -> Result<Place, TargetError> {
+        let host = bare(host);
+        Ok(Place {
+            port: port.or(self.port).ok_or(TargetError::Port)?,
+            tls: tls
+                .map(|tls| Tls::new(tls, &host, self.directory))
+                .transpose()?,
+            host,
         })
     }
+
+    /// A variable of the service's environment.
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        let found = self.environment.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+}
+
+pub(crate) fn limit(period: Option<Period>) -> Option<Duration> {
+    period.map(Period::duration)
 }
 
 /// `::1` of `[::1]`.
@@ -143,6 +209,7 @@ mod tests {
         let probe: Probe = serde_json::from_value(probe).expect("a probe");
         let context = Context {
             port,
+            pid: None,
             directory: Path::new("/srv"),
             environment: &[],
         };
@@ -152,7 +219,7 @@ mod tests {
     #[test]
     fn the_own_port_wins_over_that_of_the_service() {
         let port = |probe, port| match resolve(probe, port) {
-            Ok(Target::Tcp { port, .. }) => Ok(port),
+            Ok(Target::Tcp(target)) => Ok(target.place.port),
             Ok(other) => panic!("{other:?}"),
             Err(error) => Err(error),
         };
@@ -178,5 +245,31 @@ mod tests {
             let expected = TargetError::Command(command.to_owned());
             assert_eq!(error(json!({"exec": {"command": command}})), expected);
         }
+        assert_eq!(
+            error(json!({"http": {"body_matches": "("}})),
+            TargetError::Pattern("(".to_owned())
+        );
+        assert_eq!(
+            error(json!({"http": {"headers": {"a b": "c"}}})),
+            TargetError::Header("a b".to_owned())
+        );
+        assert_eq!(error(json!({"mqtt": {}})), TargetError::Bus);
+        assert_eq!(error(json!({"process": {}})), TargetError::Process);
+        assert_eq!(
+            error(json!({"dns": {"name": "a", "server": "b"}})),
+            TargetError::NameServer("b".to_owned())
+        );
+        assert_eq!(
+            error(json!({"dns": {"name": "a..b"}})),
+            TargetError::Name("a..b".to_owned())
+        );
+        assert_eq!(
+            error(json!({"llm": {"model": "m", "key_variable": "KEY"}})),
+            TargetError::Variable("KEY".to_owned())
+        );
+        assert_eq!(
+            error(json!({"tcp": {"tls": {"server_name": "a b"}}})),
+            TargetError::ServerName("a b".to_owned())
+        );
     }
 }

@@ -34,6 +34,7 @@ impl Bench {
         let probe: Probe = serde_json::from_value(probe).expect("a probe");
         let context = Context {
             port: None,
+            pid: None,
             directory: self.directory.path(),
             environment: &self.environment,
         };

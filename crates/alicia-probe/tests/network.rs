@@ -50,6 +50,7 @@ fn target(probe: Value, port: u16) -> Target {
     let probe: Probe = serde_json::from_value(probe).expect("a probe");
     let context = Context {
         port: Some(port),
+        pid: None,
         directory: Path::new("/"),
         environment: &[],
     };

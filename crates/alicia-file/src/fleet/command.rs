@@ -11,6 +11,16 @@ const SHELL_WORDS: [&str; 11] = [
 ];
 
 pub(super) fn check(service: &mut Service<'_, '_>) {
+    let spec = service.spec;
+    if spec.command == Command::default() {
+        if spec.container.is_none() {
+            let message = format!("`{}` has no `command`", service.name);
+            let pointer = service.pointer("");
+            let hint = "add `command:` (the program and its arguments), or `container:`";
+            service.report.key(&pointer, message, hint);
+        }
+        return;
+    }
     if let Some((message, hint)) = fault_of(&service.spec.command) {
         service.fault("command", message, hint);
     }

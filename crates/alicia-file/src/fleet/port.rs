@@ -16,7 +16,8 @@ pub(super) fn check(service: &mut Service<'_, '_>) {
         if let Port::Fixed(number) = port {
             let instances = service.spec.instances;
             let message = format!("{instances} instances cannot share the port {number}");
-            service.fault(&format!("ports/{name}"), message, "write `auto`");
+            let hint = format!("write `auto`, or `{{number: {number}, held: true}}`");
+            service.fault(&format!("ports/{name}"), message, hint);
         }
     }
 }
@@ -32,7 +33,7 @@ pub(super) fn check_shared(fleet: &Fleet, report: &mut Report<'_>) {
     let mut owners: BTreeMap<u16, Vec<Owner<'_>>> = BTreeMap::new();
     for (service, spec) in &fleet.services {
         for (port, number) in &spec.ports {
-            let Port::Fixed(number) = number else {
+            let (Port::Fixed(number) | Port::Held(Some(number))) = number else {
                 continue;
             };
             let others = owners.entry(*number).or_default();
