@@ -360,6 +360,8 @@ fn state(state: InstanceState) -> Markup {
         InstanceState::Backoff => ("warn", "backoff"),
         InstanceState::Failed => ("bad", "failed"),
         InstanceState::Stopped => ("off", "stopped"),
+        InstanceState::Parked => ("warn", "parked"),
+        InstanceState::Paused => ("warn", "paused"),
     };
     html! { span class={ "mark " (class) } { (text) } }
 }
