@@ -22,6 +22,7 @@ const PLAN: &[(&str, Place)] = &[
     ("alicia-contract", Place::Floor(0)),
     ("alicia-signature", Place::Floor(0)),
     ("alicia-bus", Place::Floor(1)),
+    ("alicia-container", Place::Floor(1)),
     ("alicia-file", Place::Floor(1)),
     ("alicia-identity", Place::Floor(1)),
     ("alicia-keeper", Place::Floor(1)),

@@ -86,10 +86,13 @@ pub fn check(
             base,
             machine,
         };
-        visit.directory();
-        visit.program();
         visit.env_files();
-        visit.user();
+        // What is in an image, only the engine knows.
+        if spec.container.is_none() {
+            visit.directory();
+            visit.program();
+            visit.user();
+        }
     }
     in_order(report.faults)
 }
