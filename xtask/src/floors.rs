@@ -20,6 +20,7 @@ pub(crate) enum Place {
 /// The plan. A crate that is not here has no place in the house.
 const PLAN: &[(&str, Place)] = &[
     ("alicia-contract", Place::Floor(0)),
+    ("alicia-failpoint", Place::Floor(0)),
     ("alicia-signature", Place::Floor(0)),
     ("alicia-bus", Place::Floor(1)),
     ("alicia-container", Place::Floor(1)),

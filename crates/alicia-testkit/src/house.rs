@@ -155,13 +155,21 @@ impl House {
     /// # Panics
     /// When it cannot be started.
     pub fn spawn_host(&mut self, arguments: &[&str]) {
+        self.spawn_host_with(arguments, &[]);
+    }
+
+    /// The same, with further variables in its environment.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn spawn_host_with(&mut self, arguments: &[&str], variables: &[(&str, &str)]) {
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.path().join("host.log"))
             .expect("a log");
         let mut command = self.command(&["up", "--no-table", "--background"]);
-        command.args(arguments);
+        command.args(arguments).envs(variables.iter().copied());
         command.stdout(log.try_clone().expect("a log")).stderr(log);
         self.host = Some(command.spawn().expect("the host starts"));
     }
@@ -192,6 +200,33 @@ impl House {
             "the host had ended before: {}",
             self.host_log()
         );
+    }
+
+    /// Whether the host has ended by itself, or there is none.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub fn has_host_ended(&mut self) -> bool {
+        let ended = self.host.as_mut().map(Child::try_wait);
+        ended.is_none_or(|ended| ended.expect("the host is our child").is_some())
+    }
+
+    /// Sees to it that no host of this house runs, however it ended.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub fn bury_host(&mut self) {
+        if let Some(mut host) = self.host.take() {
+            // It may have ended meanwhile.
+            host.kill().ok();
+            host.wait().expect("the host is our child");
+        }
+    }
+
+    /// The process id of the keeper, when one runs.
+    #[must_use]
+    pub fn keeper_pid(&self) -> Option<u32> {
+        machine::keeper(self.path())
     }
 
     /// Waits until the host has ended by itself.
@@ -256,6 +291,14 @@ impl House {
     pub async fn get(&self, path: &str) -> (u16, Value) {
         let request = self.http.get(format!("{}{path}", self.api()));
         self.ask(request.bearer_auth(self.key())).await
+    }
+
+    /// POST as an admin to a host that may die meanwhile: the status, if there was an answer.
+    pub async fn try_post(&self, path: &str, body: &Value) -> Option<u16> {
+        let host = self.host_file()?;
+        let request = self.http.post(format!("{}{path}", host.api));
+        let answer = request.bearer_auth(self.key()).json(body).send().await;
+        Some(answer.ok()?.status().as_u16())
     }
 
     /// POST as an admin.

@@ -166,6 +166,7 @@ impl Bench {
             program: "/bin/false".into(),
             addresses: self.addresses.clone(),
             external_bus: None,
+            desk: Default::default(),
             tasks: tasks.clone(),
             seed: 1,
         }

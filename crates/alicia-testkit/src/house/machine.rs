@@ -37,6 +37,17 @@ fn process(place: &[u8], pid: u32) -> Option<HouseProcess> {
     })
 }
 
+/// The keeper of a house: the process that was called as one, for this directory.
+pub(super) fn keeper(place: &Path) -> Option<u32> {
+    let is_keeper = |pid: u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        words.nth(1) == Some(b"keeper")
+    };
+    let processes = processes(place).into_iter().map(|process| process.pid);
+    processes.into_iter().find(|pid| is_keeper(*pid))
+}
+
 /// Whether a process is there, a zombie included.
 #[must_use]
 pub fn is_alive(pid: u32) -> bool {
