@@ -4,11 +4,13 @@
 //! tells when it is empty), else a scan of `/proc` by owner tag, session, output pipe and parent chain.
 
 mod cgroup;
+mod cgroup1;
 mod scan;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use cgroup::{Cgroup, CgroupRoot, settings as limit_settings};
+pub(crate) use cgroup::{Cgroup, CgroupRoot};
+pub(crate) use cgroup1::{Cgroup1Root, TreeLimit};
 pub(crate) use scan::{Claim, Owners, Scan, Sweep, TAG_NAME};
 
 use crate::protocol::Containment;

@@ -13,6 +13,7 @@
 mod chores;
 mod clients;
 mod instance;
+mod limits;
 mod listeners;
 mod notify;
 mod output;
@@ -42,7 +43,7 @@ use rustix::event::epoll;
 use rustix::time::Timespec;
 
 use crate::clock;
-use crate::containment::{CgroupRoot, directory_key};
+use crate::containment::{Cgroup1Root, CgroupRoot, directory_key};
 use crate::error::{Error, Result};
 use crate::process_table;
 use crate::protocol::Event;
@@ -149,6 +150,7 @@ struct Keeper {
     started_unix_ms: u64,
     /// Or why there is none.
     cgroups: std::result::Result<CgroupRoot, String>,
+    cgroup1: Cgroup1Root,
     clients: Clients,
     instances: BTreeMap<u64, Instance>,
     /// The newest run of each name.
@@ -168,6 +170,8 @@ struct Keeper {
     timers: Timers,
     chores: Vec<Chore>,
     is_shutting_down: bool,
+    /// A look at limits is to come.
+    is_polling: bool,
     /// Messages of instances that were not understood or came from strangers.
     notifications_dropped: u64,
 }
@@ -218,6 +222,10 @@ impl Keeper {
             Containing::Best => CgroupRoot::discover(&key),
             Containing::Scan => Err("the scan was asked for".to_owned()),
         };
+        let cgroup1 = match options.containing {
+            Containing::Best => Cgroup1Root::discover(&key),
+            Containing::Scan => Cgroup1Root::default(),
+        };
         let keeper = Self {
             place,
             key,
@@ -228,6 +236,7 @@ impl Keeper {
             standing: Standing::raise(),
             started_unix_ms: clock::unix_ms(),
             cgroups,
+            cgroup1,
             clients: Clients::default(),
             instances: BTreeMap::new(),
             names: HashMap::new(),
@@ -242,6 +251,7 @@ impl Keeper {
             timers: Timers::default(),
             chores: Vec::new(),
             is_shutting_down: false,
+            is_polling: false,
             notifications_dropped: 0,
         };
         keeper.watch_own()?;
@@ -301,6 +311,7 @@ impl Keeper {
             Token::Cgroup(run) => self.settle(run),
             Token::Executed(run) => self.executed(run),
             Token::Listener(number) => self.listener_ready(number),
+            Token::OutOfMemory(run) => self.out_of_memory_in_group(run),
             Token::Notify(run) => self.take_notifications(run),
             Token::Socket => self.accept_clients(),
             Token::Client(client) => self.serve_client(client),
@@ -330,6 +341,7 @@ impl Keeper {
                 Timer::LogMarker => self.write_markers(),
                 Timer::Look => self.scans.is_timer_set = false,
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
+                Timer::Limits => self.poll_limits(),
                 Timer::Notify(run) => self.hear_again(run),
                 Timer::Watchdog(run) => self.watchdog_timer(run, now_ms),
             }
@@ -346,6 +358,7 @@ impl Keeper {
         if let Ok(cgroups) = &self.cgroups {
             cgroups.remove();
         }
+        self.cgroup1.remove_root();
         self.place.close();
         Ok(())
     }

@@ -11,6 +11,7 @@ pub mod logs;
 mod output;
 mod process_table;
 mod program;
+mod sandbox;
 pub mod protocol;
 pub mod signals;
 mod socket;
@@ -19,4 +20,5 @@ mod sys;
 #[cfg(feature = "client")]
 pub use client::{Client, Connection, Events, Listing, Session, Stopped};
 pub use error::{Error, Result};
+pub use sandbox::Kernel;
 pub use keeper::{Containing, EXIT_LOCKED, Options, run};

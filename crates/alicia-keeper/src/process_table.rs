@@ -89,6 +89,44 @@ pub(crate) fn writes_to(pid: u32, pipes: &[u64]) -> bool {
     })
 }
 
+/// What a process uses now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Use {
+    /// Resident memory that is no file's, shared memory included, in bytes.
+    pub(crate) private_bytes: u64,
+    pub(crate) threads: u32,
+}
+
+/// What a process uses, if it is there.
+pub(crate) fn use_of(pid: u32) -> Option<Use> {
+    let status = read(&format!("/proc/{pid}/status"), 2 * STAT_BYTES)?;
+    let status = String::from_utf8_lossy(&status);
+    let number = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    };
+    // A kernel thread, or one that has ended, has no memory.
+    let kib = number("RssAnon:").unwrap_or_default() + number("RssShmem:").unwrap_or_default();
+    Some(Use {
+        private_bytes: kib * 1_024,
+        threads: u32::try_from(number("Threads:")?).ok()?,
+    })
+}
+
+/// Processes and threads of a user, as `RLIMIT_NPROC` counts them.
+pub(crate) fn tasks_of_user(user: u32) -> u64 {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return 0;
+    };
+    let of_user = entries.flatten().filter_map(|entry| {
+        let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;
+        let owner = std::os::unix::fs::MetadataExt::uid(&entry.metadata().ok()?);
+        (owner == user).then_some(pid)
+    });
+    let threads = of_user.filter_map(|pid| Some(u64::from(use_of(pid)?.threads)));
+    threads.sum()
+}
+
 /// Resident set of this process, in bytes.
 pub(crate) fn own_rss_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -138,5 +176,9 @@ mod tests {
         assert_eq!(own.parent, std::os::unix::process::parent_id());
         assert!(all().contains(&own));
         assert!(own_rss_bytes() > 0);
+        let used = use_of(std::process::id()).unwrap();
+        assert!(used.threads >= 1 && used.private_bytes > 0);
+        assert_eq!(use_of(1 << 23), None);
+        assert!(tasks_of_user(rustix::process::geteuid().as_raw()) >= u64::from(used.threads));
     }
 }

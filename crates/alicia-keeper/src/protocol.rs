@@ -8,6 +8,8 @@
 mod event;
 pub mod frame;
 mod instance;
+mod limit;
+mod sandbox;
 mod spec;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +19,8 @@ pub use event::{Event, LogTrouble};
 pub use instance::{
     Containment, Exit, ExitStatus, InstanceInfo, InstanceState, ListenerInfo, Stats, Usage,
 };
+pub use limit::{HeldBy, LimitState};
+pub use sandbox::{FileAccess, NetworkAccess, Sandbox};
 pub use spec::is_name;
 pub use spec::{Limits, LogSpec, PassedFile, ResourceLimit, StartSpec, StopSpec, Target};
 
@@ -226,6 +230,8 @@ pub enum FailureCode {
     AddressInUse,
     /// The address cannot be bound here.
     AddressNotAvailable,
+    /// This kernel, or the keeper's rights, cannot enforce the sandbox; the message says what and why.
+    SandboxNotEnforced,
     /// The log file cannot be opened.
     LogNotAvailable,
     /// The keeper does not know this request: it is older than the host.

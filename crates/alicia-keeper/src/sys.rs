@@ -17,10 +17,13 @@ use std::ptr;
 use libc::{c_char, c_int, c_long};
 
 mod datagram;
+mod sandbox;
 
 pub(crate) use datagram::receive;
+pub(crate) use sandbox::{FileRights, Landlock, has_seccomp, landlock_abi};
 
 use crate::protocol::{ExitStatus, Usage};
+use crate::sandbox::Prepared;
 
 /// `clone3`: put the child into a cgroup at birth (Linux 5.7). libc has it in an `int`, which is too small.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -44,7 +47,10 @@ pub(crate) struct ChildPlan<'a> {
     pub(crate) identity: Option<&'a Identity>,
     pub(crate) umask: libc::mode_t,
     pub(crate) resource_limits: &'a [(c_int, libc::rlimit)],
+    /// Files `cgroup.procs` of groups that the child is to be in.
+    pub(crate) join: Vec<BorrowedFd<'a>>,
     pub(crate) no_new_privileges: bool,
+    pub(crate) sandbox: Option<&'a Prepared>,
     pub(crate) die_with_keeper: bool,
     /// What to write to `/proc/self/oom_score_adj`, where the keeper changed its own.
     pub(crate) oom_score_adj: Option<&'a CStr>,
@@ -84,6 +90,10 @@ pub(crate) enum Stage {
     Identity = 3,
     Directory = 4,
     Execute = 5,
+    Join = 6,
+    Capabilities = 7,
+    Landlock = 8,
+    Seccomp = 9,
 }
 
 /// Length of a report in the error pipe: stage, then the error number.
@@ -97,6 +107,10 @@ pub(crate) fn parse_report(report: [u8; REPORT_BYTES]) -> (Stage, i32) {
         3 => Stage::Identity,
         4 => Stage::Directory,
         5 => Stage::Execute,
+        6 => Stage::Join,
+        7 => Stage::Capabilities,
+        8 => Stage::Landlock,
+        9 => Stage::Seccomp,
         _ => Stage::Prepare,
     };
     (stage, i32::from_ne_bytes(errno))
@@ -136,6 +150,8 @@ struct Image<'a> {
     pid_variables: Vec<Vec<u8>>,
     /// Numbers of what is inherited, first in the keeper, then moved out of the way.
     inherited: Vec<c_int>,
+    /// Number of the sandbox's rules, first in the keeper, then moved out of the way.
+    ruleset: c_int,
     keeper: c_int,
 }
 
@@ -230,6 +246,10 @@ impl<'a> Image<'a> {
             envp,
             pid_variables,
             inherited: plan.inherited.iter().map(AsRawFd::as_raw_fd).collect(),
+            ruleset: plan
+                .sandbox
+                .and_then(|sandbox| sandbox.ruleset.as_ref())
+                .map_or(-1, AsRawFd::as_raw_fd),
             keeper: std::process::id() as c_int,
         }
     }
@@ -253,6 +273,12 @@ impl<'a> Image<'a> {
         // SAFETY: all of these are system calls (or thin wrappers that are async-signal-safe) with
         // valid arguments; pointers lead into `plan` and `self`, which were built before the clone.
         unsafe {
+            // First, so that all that follows counts.
+            for group in &plan.join {
+                if libc::write(group.as_raw_fd(), c"0".as_ptr().cast(), 1) < 0 {
+                    return Stage::Join;
+                }
+            }
             reset_signals();
             if libc::setsid() < 0 || !self.place_descriptors(error) {
                 return Stage::Prepare;
@@ -265,6 +291,11 @@ impl<'a> Image<'a> {
                 if libc::syscall(libc::SYS_prlimit64, 0, *resource, ptr::from_ref(limit), 0) < 0 {
                     return Stage::Limit;
                 }
+            }
+            if let Some(sandbox) = plan.sandbox
+                && let Err(stage) = sandbox::give_up(sandbox)
+            {
+                return stage;
             }
             if plan
                 .identity
@@ -289,6 +320,11 @@ impl<'a> Image<'a> {
             // The keeper may have raised its own, and back to 0 is always permitted. Last, because on a
             // busy box the child waits for its turn from here on.
             libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, 0);
+            if let Some(sandbox) = plan.sandbox
+                && let Err(stage) = sandbox::enter(sandbox, self.ruleset)
+            {
+                return stage;
+            }
             libc::execve(
                 plan.program.as_ptr(),
                 self.argv.as_ptr(),
@@ -312,6 +348,12 @@ impl<'a> Image<'a> {
                 return false;
             }
             *error = moved;
+            if self.ruleset >= 0 {
+                self.ruleset = libc::fcntl(self.ruleset, libc::F_DUPFD_CLOEXEC, first_free);
+                if self.ruleset < 0 {
+                    return false;
+                }
+            }
             for source in &mut self.inherited {
                 *source = libc::fcntl(*source, libc::F_DUPFD_CLOEXEC, first_free);
                 if *source < 0 {

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use crate::protocol::Limits;
+use super::TreeLimit;
 
-/// Controllers that enforce [`Limits`].
+/// Controllers that hold limits.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 /// Period of `cpu.max`, in microseconds: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
@@ -152,19 +152,29 @@ impl Cgroup {
         remove_tree(&self.path)
     }
 
-    /// Applies limits; returns those that are not in force, with the reason.
-    pub(crate) fn limit(&self, limits: &Limits) -> Vec<String> {
-        settings(limits)
-            .into_iter()
-            .filter_map(|(file, value)| {
-                let error = fs::write(self.path.join(file), &value).err()?;
-                let reason = match error.kind() {
-                    io::ErrorKind::NotFound => "the controller is not available here".to_owned(),
-                    _ => error.to_string(),
-                };
-                Some(format!("{file} = {value}: {reason}"))
-            })
-            .collect()
+    /// Sets a limit, or says why that does not work.
+    pub(crate) fn hold(&self, limit: TreeLimit) -> Result<(), String> {
+        let (file, value) = setting(limit);
+        fs::write(self.path.join(file), &value).map_err(|error| match error.kind() {
+            // The kernel says so too of a file that cannot be made.
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => {
+                format!("cgroup version 2 has no {file} here")
+            }
+            _ => format!("{file} = {value}: {error}"),
+        })?;
+        if let TreeLimit::Memory(_) = limit {
+            // The instance ends as a whole, and at its limit instead of becoming slow. Older kernels, and
+            // those without swap, lack these.
+            drop(fs::write(self.path.join("memory.oom.group"), "1"));
+            drop(fs::write(self.path.join("memory.swap.max"), "0"));
+        }
+        Ok(())
+    }
+
+    /// The most memory that it used, in bytes; `None` without the controller (or before Linux 5.19).
+    pub(crate) fn memory_peak(&self) -> Option<u64> {
+        let peak = fs::read_to_string(self.path.join("memory.peak")).ok()?;
+        peak.trim().parse().ok()
     }
 
     /// How many of its processes the kernel killed for want of memory; `None` without the controller.
@@ -176,28 +186,16 @@ impl Cgroup {
     }
 }
 
-/// The files of limits, and what to write.
-pub(crate) fn settings(limits: &Limits) -> Vec<(&'static str, String)> {
-    let cpu = |percent: u32| {
-        format!(
-            "{} {CPU_PERIOD_US}",
-            u64::from(percent) * CPU_PERIOD_US / 100
-        )
-    };
-    [
-        (
-            "memory.max",
-            limits.memory_bytes_max.map(|bytes| bytes.to_string()),
-        ),
-        ("cpu.max", limits.cpu_percent_max.map(cpu)),
-        (
-            "pids.max",
-            limits.processes_max.map(|count| count.to_string()),
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(file, value)| Some((file, value?)))
-    .collect()
+/// The file of a limit, and what to write.
+fn setting(limit: TreeLimit) -> (&'static str, String) {
+    match limit {
+        TreeLimit::Memory(bytes) => ("memory.max", bytes.to_string()),
+        TreeLimit::Cpu(percent) => {
+            let quota_us = u64::from(percent) * CPU_PERIOD_US / 100;
+            ("cpu.max", format!("{quota_us} {CPU_PERIOD_US}"))
+        }
+        TreeLimit::Processes(count) => ("pids.max", count.to_string()),
+    }
 }
 
 /// Turns on the controllers that are there. This fails where processes live beside us (the rule of "no
@@ -287,15 +285,11 @@ mod tests {
 
     #[test]
     fn limits_are_written_in_the_kernels_units() {
-        let limits = Limits {
-            memory_bytes_max: Some(1_048_576),
-            cpu_percent_max: Some(150),
-            processes_max: None,
+        let check = |limit, file, value: &str| {
+            assert_eq!(setting(limit), (file, value.to_owned()));
         };
-        let expect = [
-            ("memory.max", "1048576".into()),
-            ("cpu.max", "150000 100000".into()),
-        ];
-        assert_eq!(settings(&limits), expect);
+        check(TreeLimit::Memory(1_048_576), "memory.max", "1048576");
+        check(TreeLimit::Cpu(150), "cpu.max", "150000 100000");
+        check(TreeLimit::Processes(5), "pids.max", "5");
     }
 }

@@ -14,6 +14,8 @@ pub(super) enum Chore {
     WriteExit(u64),
     /// Remove both.
     RemoveRecord(u64),
+    /// Remove the groups of cgroup version 1 of a run.
+    RemoveGroups(String),
     /// Remove an empty cgroup.
     RemoveCgroup(PathBuf),
 }
@@ -25,6 +27,11 @@ impl Keeper {
                 Chore::WriteStart(run) => self.write_start(run),
                 Chore::WriteExit(run) => self.write_exit(run),
                 Chore::RemoveRecord(run) => self.remove_record(run),
+                Chore::RemoveGroups(name) => {
+                    if !self.cgroup1.remove(&name) {
+                        note(&format!("cannot remove the groups {name}"));
+                    }
+                }
                 Chore::RemoveCgroup(path) => {
                     // A process that is not yet gone for good; nothing can be done but to try again at
                     // the next start.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Watched;
 use super::notify::Notify;
 use crate::containment::Container;
 use crate::output::{LogFile, Pipe};
@@ -42,6 +43,8 @@ pub(super) struct Instance {
     pub(super) notify: Option<Notify>,
     /// Names of held sockets that it inherited.
     pub(super) listeners: Vec<String>,
+    /// Limits that the keeper looks after.
+    pub(super) watched: Watched,
     /// Processes that were killed by force.
     pub(super) killed: BTreeSet<u32>,
     /// Looks since the first kill; each waits longer than the one before.
@@ -81,9 +84,10 @@ impl Instance {
 
     /// By a host, not by the recovery after a keeper's death.
     pub(super) fn was_asked_to_end(&self) -> bool {
+        let is_own_decision = self.is_survivor || self.watched.over.is_some();
         self.stopping
             .as_ref()
-            .is_some_and(|it| !self.is_survivor || !it.askers.is_empty())
+            .is_some_and(|it| !is_own_decision || !it.askers.is_empty())
     }
 
     pub(super) fn killed_count(&self) -> u32 {

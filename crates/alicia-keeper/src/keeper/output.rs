@@ -163,6 +163,7 @@ impl Keeper {
         let Some(Trouble {
             error,
             lines_dropped,
+            is_flood,
         }) = trouble
         else {
             return;
@@ -173,6 +174,7 @@ impl Keeper {
                 instance,
                 error,
                 lines_dropped,
+                flood: is_flood,
             }));
         }
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 
 use crate::containment::TAG_NAME;
 use crate::protocol::{Failure, FailureCode, ResourceLimit, StartSpec, is_name};
+use crate::sandbox::{self, Prepared};
 use crate::sys::{Identity, LISTEN_FD_FIRST};
 use crate::{accounts, program, signals};
 
@@ -43,6 +44,7 @@ pub(super) struct Plan {
     pub(super) resource_limits: Vec<(libc::c_int, libc::rlimit)>,
     /// In the order of the request.
     pub(super) passed: Vec<OwnedFd>,
+    pub(super) sandbox: Option<Prepared>,
     /// Variables whose value is the child's pid.
     pub(super) pid_variables: Vec<&'static str>,
 }
@@ -61,7 +63,10 @@ impl Plan {
         let file = program::find(&spec.program, &spec.directory, path)?;
         let identity = accounts::identity(spec.user.as_deref(), spec.group.as_deref())?;
         let arguments = [&spec.program].into_iter().chain(&spec.arguments);
+        let sandbox = spec.sandbox.as_ref();
+        let sandbox = sandbox.map(|wanted| sandbox::prepare(wanted, &file));
         Ok(Self {
+            sandbox: sandbox.transpose()?,
             program: c_string("program", file.as_os_str().as_bytes())?,
             arguments: arguments
                 .map(|argument| c_string("arguments", argument.as_bytes()))

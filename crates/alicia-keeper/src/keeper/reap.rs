@@ -1,5 +1,7 @@
 //! Ends of leaders.
 
+use alicia_failpoint::failpoint;
+
 use super::Keeper;
 use super::chores::Chore;
 use super::instance::Instance;
@@ -17,6 +19,7 @@ impl Keeper {
         while let Some(reaped) = sys::reap() {
             any = true;
             if let Some(run) = self.pids.remove(&reaped.pid) {
+                failpoint("keeper.reaped");
                 self.leader_ended(run, &reaped);
             }
         }
@@ -44,19 +47,27 @@ impl Keeper {
     fn leader_gone(&mut self, run: u64, status: ExitStatus, usage: Usage) {
         self.drain_output(run);
         self.drain_notifications(run);
-        let Some(instance) = self
-            .instances
-            .get_mut(&run)
-            .filter(|instance| instance.is_alive())
-        else {
+        let Some(instance) = self.instances.get_mut(&run).filter(|it| it.is_alive()) else {
             return;
         };
+        instance.watched.judge(status, &usage);
+        let Some(instance) = self.instances.get(&run) else {
+            return;
+        };
+        let tree_kills = self.out_of_memory_kills(instance);
+        let memory_peak_bytes = self.memory_peak(instance);
+        let Some(instance) = self.instances.get_mut(&run) else {
+            return;
+        };
+        let out_of_memory =
+            was_out_of_memory(instance, status, (tree_kills, &mut self.oom_kills_seen));
         let at_unix_ms = clock::unix_ms();
-        let out_of_memory = was_out_of_memory(instance, status, &mut self.oom_kills_seen);
         let exit = Exit {
             status,
             out_of_memory,
-            oom_killed: out_of_memory || had_out_of_memory_kills(instance),
+            oom_killed: out_of_memory || tree_kills.is_some_and(|it| it > 0),
+            over_limit: instance.watched.over.clone(),
+            memory_peak_bytes,
             watchdog: had_watchdog(instance),
             requested: instance.was_asked_to_end(),
             at_unix_ms,
@@ -97,17 +108,16 @@ fn had_watchdog(instance: &Instance) -> bool {
     watchdog.is_some_and(|watchdog| watchdog.has_fired)
 }
 
-/// By the kernel's count of its tree, whoever of it was killed.
-fn had_out_of_memory_kills(instance: &Instance) -> bool {
-    match &instance.container {
-        Some(Container::Cgroup(cgroup)) => cgroup.out_of_memory_kills().is_some_and(|it| it > 0),
-        _ => false,
-    }
-}
-
 /// The kernel's own word where the memory controller is there; else a kill that was not ours while the
 /// machine's counter of such kills rose since the last kill that was looked at.
-fn was_out_of_memory(instance: &Instance, status: ExitStatus, kills_seen: &mut u64) -> bool {
+fn was_out_of_memory(
+    instance: &Instance,
+    status: ExitStatus,
+    (tree_kills, kills_seen): (Option<u64>, &mut u64),
+) -> bool {
+    if instance.watched.over.as_deref() == Some("memory") {
+        return true;
+    }
     let is_kill = matches!(
         status,
         ExitStatus::Signal {
@@ -118,9 +128,7 @@ fn was_out_of_memory(instance: &Instance, status: ExitStatus, kills_seen: &mut u
     if !is_kill || instance.killed.contains(&instance.info.pid) {
         return false;
     }
-    if let Some(Container::Cgroup(cgroup)) = &instance.container
-        && let Some(kills) = cgroup.out_of_memory_kills()
-    {
+    if let Some(kills) = tree_kills {
         return kills > 0;
     }
     let before = std::mem::replace(kills_seen, process_table::out_of_memory_kills());

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use rustix::event::epoll;
 
 use super::instance::Instance;
+use super::limits::Watched;
 use super::record::Record;
 use super::stop::open;
 use super::token::Token;
@@ -28,6 +29,7 @@ impl Keeper {
                 .collect(),
             Err(_) => HashMap::new(),
         };
+        self.cgroup1.sweep();
         let tagged = self.tagged_processes();
         let mut known_tags = Vec::new();
         for record in self.read_records() {
@@ -127,6 +129,11 @@ impl Keeper {
             stopping: None,
             notify: None,
             listeners: Vec::new(),
+            watched: Watched {
+                // They are removed when it is empty, if they are there.
+                has_cgroup1: true,
+                ..Watched::default()
+            },
             killed: Default::default(),
             looks: 0,
             settle_at_ms: None,

@@ -114,6 +114,7 @@ impl Keeper {
                 Ok(cgroups) => cgroups.controllers().to_vec(),
                 Err(_) => Vec::new(),
             },
+            controllers_1: self.cgroup1.controllers(),
             lines_dropped: self.logs.lines_dropped(),
             notifications_dropped: self.notifications_dropped,
             nice: self.standing.nice,

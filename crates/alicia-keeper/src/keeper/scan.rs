@@ -136,6 +136,11 @@ impl Keeper {
         owners
     }
 
+    /// The processes of a run, now.
+    pub(super) fn members_of(&mut self, run: u64) -> Vec<Process> {
+        self.look().members.remove(&run).unwrap_or_default()
+    }
+
     /// Stops the trees until none of them grows any more, then kills them: a process that forks faster
     /// than we look cannot escape.
     fn kill_scanned(&mut self, doomed: &[u64], mut owners: Owners) {

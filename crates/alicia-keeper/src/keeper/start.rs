@@ -1,6 +1,7 @@
 //! Starting an instance: everything is checked and taken before the child is made, so that a child that
 //! exists can always be watched.
 
+use alicia_failpoint::failpoint;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -10,6 +11,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::chores::Chore;
 use super::instance::{Asker, Instance, Starting};
+use super::limits;
 use super::notify::Notify;
 use super::plan::Plan;
 use super::token::Token;
@@ -56,8 +58,10 @@ impl Keeper {
         })?;
         let pipes = Pipes::make()
             .map_err(|error| Failure::system(format!("no pipe can be made: {error}"), &error))?;
-        let (mut container, not_enforced) = self.contain(&spec, run);
-        let child = self.make_child(&spec, &plan, (&pipes, &mut container))?;
+        let mut container = self.contain(&spec, run);
+        failpoint("keeper.spawn");
+        let (child, held) = self.make_child(&spec, run, &plan, (&pipes, &mut container))?;
+        failpoint("keeper.spawned");
         let start_ticks = process_table::process(child.pid).map_or(0, |it| it.start_ticks);
         if let Container::Scan(scan) = &mut container {
             *scan = Scan {
@@ -71,6 +75,7 @@ impl Keeper {
                 ..Scan::default()
             };
         }
+        let sandboxed = plan.sandbox.map(|it| it.states).unwrap_or_default();
         self.last_run = run;
         if let Some(replaced) = spec.replaces {
             self.let_go(replaced);
@@ -87,7 +92,8 @@ impl Keeper {
                 exit: None,
                 empty: false,
                 containment: container.kind(),
-                not_enforced,
+                not_enforced: held.not_enforced(),
+                limits: held.states.into_iter().chain(sandboxed).collect(),
                 log: spec.log.path(),
                 notified: Default::default(),
                 cgroup: container.cgroup_path(),
@@ -109,6 +115,7 @@ impl Keeper {
             stopping: None,
             notify,
             listeners: spec.listeners,
+            watched: held.watched,
             killed: Default::default(),
             looks: 0,
             settle_at_ms: None,
@@ -123,6 +130,7 @@ impl Keeper {
         }
         self.watch_instance(run, &instance);
         self.instances.insert(run, instance);
+        self.begin_polling();
         Ok(())
     }
 
@@ -169,57 +177,58 @@ impl Keeper {
         Ok(())
     }
 
-    /// The first rung that works, and the limits that are not in force.
-    fn contain(&self, spec: &StartSpec, run: u64) -> (Container, Vec<String>) {
-        let scan = || Container::Scan(Scan::default());
-        let (container, reason) = match &self.cgroups {
-            Ok(cgroups) => match cgroups.create(&format!("{}.{run}", spec.instance)) {
-                Ok(cgroup) => {
-                    let not_enforced = cgroup.limit(&spec.limits);
-                    return (Container::Cgroup(cgroup), not_enforced);
-                }
-                Err(error) => {
-                    note(&format!("{}: no cgroup: {error}", spec.instance));
-                    (scan(), error.to_string())
-                }
-            },
-            Err(reason) => (scan(), reason.clone()),
-        };
-        let wanted = crate::containment::limit_settings(&spec.limits);
-        let name = |(file, value)| format!("{file} = {value}: no cgroup ({reason})");
-        (container, wanted.into_iter().map(name).collect())
+    /// The first rung that works.
+    fn contain(&self, spec: &StartSpec, run: u64) -> Container {
+        if let Ok(cgroups) = &self.cgroups {
+            match cgroups.create(&limits::group_name(&spec.instance, run)) {
+                Ok(cgroup) => return Container::Cgroup(cgroup),
+                Err(error) => note(&format!("{}: no cgroup: {error}", spec.instance)),
+            }
+        }
+        Container::Scan(Scan::default())
     }
 
     fn make_child(
         &mut self,
         spec: &StartSpec,
+        run: u64,
         plan: &Plan,
         (pipes, container): (&Pipes, &mut Container),
-    ) -> Result<Child, Failure> {
-        let made = self.spawn(spec, plan, pipes, container);
-        let (Err(refusal), Container::Cgroup(cgroup)) = (&made, &*container) else {
-            return made.map_err(Refusal::into_failure);
+    ) -> Result<(Child, limits::Held), Failure> {
+        let own_user = rustix::process::geteuid().as_raw();
+        let user = plan.identity.as_ref().map_or(own_user, |it| it.user);
+        let held = self.hold_limits(spec, (run, user), container);
+        let made = self.spawn(spec, plan, &held, (pipes, container));
+        let refusal = match made {
+            Ok(child) => return Ok((child, held)),
+            Err(refusal) => refusal,
+        };
+        if held.watched.has_cgroup1 {
+            let name = limits::group_name(&spec.instance, run);
+            self.chores.push(Chore::RemoveGroups(name));
+        }
+        let Container::Cgroup(cgroup) = &*container else {
+            return Err(refusal.into_failure());
         };
         self.chores
             .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
         if !refusal.is_about_cgroups() {
-            return made.map_err(Refusal::into_failure);
+            return Err(refusal.into_failure());
         }
         note(&format!(
             "{}: cannot be born in a cgroup: {refusal:?}",
             spec.instance
         ));
         *container = Container::Scan(Scan::default());
-        self.spawn(spec, plan, pipes, container)
-            .map_err(Refusal::into_failure)
+        self.make_child(spec, run, plan, (pipes, container))
     }
 
     fn spawn(
         &self,
         spec: &StartSpec,
         plan: &Plan,
-        pipes: &Pipes,
-        container: &Container,
+        held: &limits::Held,
+        (pipes, container): (&Pipes, &Container),
     ) -> Result<Child, Refusal> {
         let listeners = self
             .listeners
@@ -227,6 +236,9 @@ impl Keeper {
             .map_err(Refusal::Listener)?;
         let passed = plan.passed.iter().map(AsFd::as_fd);
         let inherited = listeners.into_iter().chain(passed).collect();
+        let own = plan.resource_limits.iter().copied();
+        // Ours first: what was asked for comes after it, and counts.
+        let resource_limits: Vec<_> = held.stand_ins().chain(own).collect();
         let plan = ChildPlan {
             program: &plan.program,
             arguments: &plan.arguments,
@@ -234,8 +246,10 @@ impl Keeper {
             directory: &plan.directory,
             identity: plan.identity.as_ref(),
             umask: plan.umask,
-            resource_limits: &plan.resource_limits,
+            resource_limits: &resource_limits,
+            join: held.join.iter().map(AsFd::as_fd).collect(),
             no_new_privileges: spec.no_new_privileges,
+            sandbox: plan.sandbox.as_ref(),
             die_with_keeper: spec.die_with_keeper,
             oom_score_adj: self.standing.oom_score_adj.as_deref(),
             stdin: self.null.as_fd(),
@@ -263,6 +277,10 @@ impl Keeper {
                 Token::Executed(run),
                 flags,
             ));
+        }
+        if let Some(event) = &instance.watched.out_of_memory {
+            let flags = epoll::EventFlags::IN;
+            watched.push((&self.poll, event.as_fd(), Token::OutOfMemory(run), flags));
         }
         if let Some(notify) = &instance.notify {
             let flags = epoll::EventFlags::IN;
@@ -408,6 +426,12 @@ fn explain((stage, errno): (Stage, i32), program: &str, instance: &Instance) -> 
         (stage, _) => {
             let doing = match stage {
                 Stage::Prepare => "prepare the process",
+                Stage::Capabilities => {
+                    "keep the capabilities of its sandbox: the keeper has not got them"
+                }
+                Stage::Landlock => "enter its sandbox (Landlock)",
+                Stage::Seccomp => "enter its sandbox (the filter of system calls)",
+                Stage::Join => "enter its groups of cgroup version 1",
                 Stage::Limit => "set resource_limits (raising a hard limit needs a privilege)",
                 Stage::Identity => "change user or group",
                 Stage::Directory => "enter the directory",

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::chores::Chore;
 use super::instance::{Asker, Instance, Stopping};
+use super::limits;
 use super::timers::Timer;
 use super::{Keeper, note};
 use crate::containment::Container;
@@ -224,6 +225,11 @@ impl Keeper {
                 .push(Chore::RemoveCgroup(cgroup.path().to_owned()));
         }
         instance.info.cgroup = None;
+        instance.watched.out_of_memory = None;
+        if instance.watched.has_cgroup1 {
+            let name = limits::group_name(&instance.info.instance, run);
+            self.chores.push(Chore::RemoveGroups(name));
+        }
         instance.notify = None;
         let killed = instance.killed_count();
         let name = instance.info.instance.clone();

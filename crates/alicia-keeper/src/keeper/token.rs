@@ -21,6 +21,8 @@ pub(super) enum Token {
     Listener(u64),
     Socket,
     Client(u64),
+    /// A group of cgroup version 1 is out of memory.
+    OutOfMemory(u64),
     /// An instance says something.
     Notify(u64),
     Pipes,
@@ -42,6 +44,7 @@ impl Token {
             Self::Output(run, _) => (8, run),
             Self::Listener(number) => (9, number),
             Self::Notify(run) => (10, run),
+            Self::OutOfMemory(run) => (11, run),
         };
         EventData::new_u64((kind << NUMBER_BITS) | (number & NUMBER_MASK))
     }
@@ -64,6 +67,7 @@ impl Token {
             8 => Self::Output(number, 1),
             9 => Self::Listener(number),
             10 => Self::Notify(number),
+            11 => Self::OutOfMemory(number),
             _ => return None,
         })
     }
@@ -86,6 +90,7 @@ mod tests {
             Token::Output(9, 0),
             Token::Output(9, 1),
             Token::Listener(2),
+            Token::OutOfMemory(5),
             Token::Notify(1_795_196_066_124),
         ] {
             assert_eq!(Token::from_number(token.data().u64()), Some(token));

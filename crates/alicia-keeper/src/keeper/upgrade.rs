@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clients::Connection;
 use super::instance::{Asker, Instance, Starting, Stopping};
+use super::limits::{Watched, group_name};
 use super::listeners::Held;
 use super::notify::{Notify, Watchdog};
 use super::place::Place;
@@ -71,11 +72,22 @@ struct InstanceState {
     notify: Option<NotifyState>,
     #[serde(default)]
     listeners: Vec<String>,
+    #[serde(default)]
+    watched: WatchedState,
     killed: BTreeSet<u32>,
     is_ending: bool,
     is_forgotten: bool,
     is_stillborn: bool,
     is_survivor: bool,
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct WatchedState {
+    memory_bytes_max: Option<u64>,
+    processes_max: Option<u32>,
+    has_cgroup1: bool,
+    hears_out_of_memory: bool,
+    over: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -270,6 +282,13 @@ impl Instance {
                     .map(|it| (it.interval_ms, it.deadline_ms, it.has_fired)),
             }),
             listeners: self.listeners.clone(),
+            watched: WatchedState {
+                memory_bytes_max: self.watched.memory_bytes_max,
+                processes_max: self.watched.processes_max,
+                has_cgroup1: self.watched.has_cgroup1,
+                hears_out_of_memory: self.watched.out_of_memory.is_some(),
+                over: self.watched.over.clone(),
+            },
             killed: self.killed.clone(),
             is_ending,
             is_forgotten: self.is_forgotten,
@@ -348,6 +367,7 @@ impl Keeper {
             self.restore_instance(instance)?;
         }
         self.arm_listeners(&listeners);
+        self.begin_polling();
         self.clients
             .answer(state.asker, Ok(Reply::Upgraded(Hello::own())));
         // Children may have ended while the program changed.
@@ -411,6 +431,7 @@ impl Keeper {
             let watchdog = it.watchdog.map(Watchdog::resume);
             take(it.fd).map(|socket| Notify::resume(socket, it.address, watchdog))
         });
+        let group = group_name(&state.info.instance, run);
         let instance = Instance {
             stop_signal: state.stop_signal,
             stop_grace_ms: state.stop_grace_ms,
@@ -427,6 +448,16 @@ impl Keeper {
             }),
             notify: notify.transpose()?,
             listeners: state.listeners,
+            watched: Watched {
+                memory_bytes_max: state.watched.memory_bytes_max,
+                processes_max: state.watched.processes_max,
+                has_cgroup1: state.watched.has_cgroup1,
+                // Asked for anew: what happened in between shows in the kernel's count at the end.
+                out_of_memory: (state.watched.hears_out_of_memory)
+                    .then(|| self.cgroup1.out_of_memory_event(&group))
+                    .flatten(),
+                over: state.watched.over,
+            },
             killed: state.killed,
             looks: 0,
             settle_at_ms: None,

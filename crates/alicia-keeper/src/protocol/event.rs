@@ -95,6 +95,9 @@ pub struct LogTrouble {
     pub error: Option<String>,
     /// Lines that were lost.
     pub lines_dropped: u64,
+    /// They were lost because there were more in a second than allowed. Told once a second while it lasts.
+    #[serde(default)]
+    pub flood: bool,
 }
 
 #[cfg(test)]

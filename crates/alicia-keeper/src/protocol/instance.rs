@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Version;
+use super::{LimitState, Version};
 
 /// One instance: a run of a program with everything that it started.
 ///
@@ -44,6 +44,9 @@ pub struct InstanceInfo {
     /// Limits that were asked for and are not in force, each with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_enforced: Vec<String>,
+    /// Every limit that was asked for, and what holds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitState>,
     /// The log file that is written now.
     pub log: PathBuf,
     /// The last that it said on its `NOTIFY_SOCKET` under each name (`READY`, `STATUS`, `X_ALICIA_…`), for
@@ -94,6 +97,12 @@ pub struct Exit {
     /// Its leader was ended because it did not say `WATCHDOG=1` in time.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub watchdog: bool,
+    /// The limit (`memory`, `processes`) for which the keeper killed its tree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_limit: Option<String>,
+    /// The most memory that its tree used at once, in bytes, where a memory controller counts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_peak_bytes: Option<u64>,
     /// It was asked to end by [`Request::Stop`](super::Request::Stop) or a shutdown.
     #[serde(default)]
     pub requested: bool,
@@ -175,6 +184,9 @@ pub struct Stats {
     /// Controllers of the cgroup that enforce [`Limits`](super::Limits).
     #[serde(default)]
     pub controllers: Vec<String>,
+    /// Controllers of cgroup version 1 that enforce what those do not.
+    #[serde(default)]
+    pub controllers_1: Vec<String>,
     /// Log lines that could not be written, since the start.
     pub lines_dropped: u64,
     /// Messages on notify sockets that were not understood or came from no process of the instance.

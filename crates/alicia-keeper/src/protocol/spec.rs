@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Sandbox;
+
 /// The longest name of an instance or a listener, as for DNS labels (RFC 1035, section 2.3.4).
 const NAME_BYTES_MAX: usize = 63;
 /// Time between the stop signal and the kill where the host names none.
@@ -54,6 +56,9 @@ pub struct StartSpec {
     /// Limits of the whole tree, where cgroup controllers are there.
     #[serde(default)]
     pub limits: Limits,
+    /// What it may do; without, whatever its user may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
     /// `PR_SET_NO_NEW_PRIVS`: set-uid programs gain nothing.
     #[serde(default)]
     pub no_new_privileges: bool,
@@ -113,6 +118,7 @@ impl StartSpec {
             umask: None,
             resource_limits: Vec::new(),
             limits: Limits::default(),
+            sandbox: None,
             no_new_privileges: false,
             die_with_keeper: false,
             listeners: Vec::new(),

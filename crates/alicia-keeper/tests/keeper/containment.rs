@@ -114,19 +114,3 @@ async fn cgroups_are_removed_after_use() {
     until("the keeper is gone", || !crate::fleet::is_alive(keeper)).await;
     assert!(!cgroup.parent().unwrap().exists());
 }
-
-#[tokio::test]
-async fn limits_are_in_force_or_named() {
-    let fleet = Fleet::new(Mode::Best).await;
-    let mut spec = fleet.shell("a", "sleep 100");
-    spec.limits.processes_max = Some(5);
-    let info = fleet.start(spec).await;
-    let is_enforced = info.cgroup.as_ref().is_some_and(|path| {
-        std::fs::read_to_string(path.join("pids.max")).is_ok_and(|text| text.trim() == "5")
-    });
-    assert_eq!(is_enforced, info.not_enforced.is_empty(), "{info:?}");
-    assert!(
-        is_enforced || info.not_enforced[0].starts_with("pids.max = 5: "),
-        "{info:?}"
-    );
-}

@@ -12,6 +12,8 @@ mod fleet;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod notify;
 #[cfg(test)]
 mod output;

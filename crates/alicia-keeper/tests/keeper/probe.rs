@@ -50,6 +50,16 @@ fn a_process() {
             notify("WATCHDOG=1");
             std::thread::sleep(Duration::from_millis(20));
         },
+        "eat" => eat(),
+        "eat-in-a-child" => {
+            let status = Command::new(std::env::current_exe().unwrap())
+                .args(std::env::args().skip(1))
+                .env(VARIABLE, "eat")
+                .status();
+            // Only a limit of single processes ends the child alone.
+            assert!(status.unwrap().success());
+            std::thread::sleep(Duration::from_secs(100));
+        }
         other => panic!("nothing to do: {other:?}"),
     }
 }
@@ -81,4 +91,19 @@ fn notify(message: &str) {
     let path = std::env::var("NOTIFY_SOCKET").unwrap();
     let socket = UnixDatagram::unbound().unwrap();
     socket.send_to(message.as_bytes(), path).unwrap();
+}
+
+/// Uses `EAT` MiB of memory, a MiB at a time, and ends well.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is a process that is told what to do"
+)]
+fn eat() {
+    const MIB: usize = 1 << 20;
+    let wanted: usize = std::env::var("EAT").unwrap().parse().unwrap();
+    let mut eaten = Vec::new();
+    while eaten.len() < wanted {
+        eaten.push(std::hint::black_box(vec![1_u8; MIB]));
+    }
+    println!("ate {}", eaten.len());
 }

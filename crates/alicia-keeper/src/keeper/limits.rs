@@ -1,0 +1,296 @@
+//! Limits of whole trees: held by the best that this machine has, and by a look now and then where it has
+//! nothing.
+//!
+//! | rung | memory | cpu | processes |
+//! |---|---|---|---|
+//! | cgroup version 2 with controllers | `memory.max`, the whole group is killed | `cpu.max` | `pids.max` |
+//! | controllers of version 1 | `memory.limit_in_bytes`, the keeper kills the tree | `cpu.cfs_quota_us` | `pids.max` |
+//! | neither | a look every 50 ms, the tree is killed; `RLIMIT_DATA` in between | nothing | a look, the tree is killed |
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use super::instance::Instance;
+use super::timers::Timer;
+use super::{Keeper, note};
+use crate::containment::{Container, TreeLimit};
+use crate::protocol::{ExitStatus, HeldBy, LimitState, Limits, StartSpec, Target, Usage};
+use crate::{clock, process_table};
+
+/// Between looks at trees whose limits nothing else holds.
+const POLL_INTERVAL_MS: u64 = 50;
+/// `RLIMIT_DATA` of each process is this much of the limit of its tree: it counts what was reserved, not what
+/// is used, so it must not be met by a sane program, but it stops one that outruns the looks.
+const DATA_SHARE: u64 = 4;
+
+/// What the keeper itself does about the limits of an instance.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    /// Looked at: resident memory of the tree, in bytes.
+    pub(super) memory_bytes_max: Option<u64>,
+    /// Looked at: processes and threads of the tree.
+    pub(super) processes_max: Option<u32>,
+    /// Has groups of cgroup version 1.
+    pub(super) has_cgroup1: bool,
+    /// Readable when the kernel is out of memory in its group of version 1.
+    pub(super) out_of_memory: Option<OwnedFd>,
+    /// The limit for which the keeper ended it.
+    pub(super) over: Option<String>,
+}
+
+/// What holds the limits of a start.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) states: Vec<LimitState>,
+    /// Files that the child writes to first, to be in its groups.
+    pub(super) join: Vec<File>,
+    pub(super) watched: Watched,
+    /// `RLIMIT_DATA` for each process, in bytes.
+    pub(super) data_bytes_max: Option<u64>,
+    /// `RLIMIT_NPROC`: tasks of the user, who may have others.
+    pub(super) user_tasks_max: Option<u64>,
+}
+
+impl Held {
+    /// Limits of each process that stand in until the next look.
+    pub(super) fn stand_ins(&self) -> impl Iterator<Item = (libc::c_int, libc::rlimit)> {
+        let data = (libc::RLIMIT_DATA as libc::c_int, self.data_bytes_max);
+        let tasks = (libc::RLIMIT_NPROC as libc::c_int, self.user_tasks_max);
+        [data, tasks].into_iter().filter_map(|(resource, value)| {
+            let value = value?;
+            let limit = libc::rlimit {
+                rlim_cur: value,
+                rlim_max: value,
+            };
+            Some((resource, limit))
+        })
+    }
+}
+
+impl Watched {
+    /// A process that met its stand-in limit before the next look ends by its own failure: then its largest
+    /// size says why.
+    pub(super) fn judge(&mut self, status: ExitStatus, usage: &Usage) {
+        let is_failure = status != ExitStatus::Code(0);
+        let limit = self
+            .memory_bytes_max
+            .filter(|_| self.over.is_none() && is_failure);
+        if limit.is_some_and(|limit| usage.rss_bytes_max > limit) {
+            self.over = Some("memory".to_owned());
+        }
+    }
+
+    fn is_polled(&self) -> bool {
+        self.memory_bytes_max.is_some() || self.processes_max.is_some()
+    }
+}
+
+impl Held {
+    /// As `InstanceInfo::not_enforced` says it.
+    pub(super) fn not_enforced(&self) -> Vec<String> {
+        let none = self
+            .states
+            .iter()
+            .filter(|state| state.held_by == HeldBy::None);
+        none.map(|state| {
+            let why = state.why.as_deref().unwrap_or_default();
+            format!("{}: {why}", state.limit)
+        })
+        .collect()
+    }
+}
+
+/// The groups of a run are called like its cgroup of version 2.
+pub(super) fn group_name(instance: &str, run: u64) -> String {
+    format!("{instance}.{run}")
+}
+
+fn tree_limits(limits: &Limits) -> Vec<TreeLimit> {
+    let memory = limits.memory_bytes_max.map(TreeLimit::Memory);
+    let cpu = limits.cpu_percent_max.map(TreeLimit::Cpu);
+    let processes = limits.processes_max.map(TreeLimit::Processes);
+    memory.into_iter().chain(cpu).chain(processes).collect()
+}
+
+impl Keeper {
+    /// Sets the limits of a run before it begins.
+    pub(super) fn hold_limits(
+        &self,
+        spec: &StartSpec,
+        (run, user): (u64, u32),
+        container: &Container,
+    ) -> Held {
+        let name = group_name(&spec.instance, run);
+        let mut held = Held::default();
+        for limit in tree_limits(&spec.limits) {
+            let of_version_2 = match container {
+                Container::Cgroup(cgroup) => cgroup.hold(limit),
+                Container::Scan(_) => Err("it has no cgroup of version 2".to_owned()),
+            };
+            let state = match of_version_2 {
+                Ok(()) => LimitState::held(limit.name(), HeldBy::Cgroup2),
+                Err(no_2) => match self.cgroup1.hold(&name, limit) {
+                    Ok(procs) => {
+                        held.join.push(procs);
+                        held.watched.has_cgroup1 = true;
+                        LimitState::held(limit.name(), HeldBy::Cgroup1).because(no_2)
+                    }
+                    Err(no_1) => held.hold_otherwise(limit, user, &format!("{no_2}; {no_1}")),
+                },
+            };
+            if state.held_by == HeldBy::Cgroup1 && matches!(limit, TreeLimit::Memory(_)) {
+                held.watched.out_of_memory = self.cgroup1.out_of_memory_event(&name);
+            }
+            held.states.push(state);
+        }
+        for limit in &spec.resource_limits {
+            let name = match limit.resource.as_str() {
+                "nofile" => "open_files",
+                "fsize" => "file_size",
+                other => other,
+            };
+            held.states.push(LimitState::held(name, HeldBy::Rlimit));
+        }
+        held
+    }
+
+    /// Begins to look, if something is to be looked at.
+    pub(super) fn begin_polling(&mut self) {
+        let is_needed = self
+            .instances
+            .values()
+            .any(|it| !it.info.empty && it.watched.is_polled());
+        if is_needed && !self.is_polling {
+            self.is_polling = true;
+            let at_ms = clock::monotonic_ms() + POLL_INTERVAL_MS;
+            self.timers.set(at_ms, Timer::Limits);
+        }
+    }
+
+    /// Looks at the trees whose limits nothing else holds.
+    pub(super) fn poll_limits(&mut self) {
+        self.is_polling = false;
+        let polled: Vec<u64> = self
+            .instances
+            .iter()
+            .filter(|(_, it)| !it.info.empty && it.watched.is_polled() && it.watched.over.is_none())
+            .map(|(run, _)| *run)
+            .collect();
+        for run in polled {
+            if let Some(over) = self.find_over(run) {
+                self.end_over(run, over);
+            }
+        }
+        self.begin_polling();
+    }
+
+    fn find_over(&mut self, run: u64) -> Option<(&'static str, String)> {
+        let pids = self.pids_of(run);
+        let watched = &self.instances.get(&run)?.watched;
+        let (mut bytes, mut tasks) = (0, 0);
+        for pid in pids {
+            let use_of = process_table::use_of(pid).unwrap_or_default();
+            bytes += use_of.private_bytes;
+            tasks += u64::from(use_of.threads);
+        }
+        if let Some(limit) = watched.memory_bytes_max.filter(|limit| bytes > *limit) {
+            return Some(("memory", format!("{bytes} bytes of {limit} allowed")));
+        }
+        let limit = watched.processes_max?;
+        let is_over = tasks > u64::from(limit);
+        is_over.then(|| {
+            let text = format!("{tasks} processes and threads of {limit} allowed");
+            ("processes", text)
+        })
+    }
+
+    fn pids_of(&mut self, run: u64) -> Vec<u32> {
+        match self
+            .instances
+            .get(&run)
+            .and_then(|it| it.container.as_ref())
+        {
+            Some(Container::Cgroup(cgroup)) => cgroup.pids(),
+            Some(Container::Scan(_)) => {
+                let members = self.members_of(run);
+                members.iter().map(|process| process.pid).collect()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The kernel killed, or is about to kill, for want of memory in a group of version 1: the rest goes too,
+    /// as with version 2.
+    pub(super) fn out_of_memory_in_group(&mut self, run: u64) {
+        let Some(instance) = self.instances.get_mut(&run) else {
+            return;
+        };
+        // Told once.
+        instance.watched.out_of_memory = None;
+        let text = "the kernel is out of memory for it".to_owned();
+        self.end_over(run, ("memory", text));
+    }
+
+    fn end_over(&mut self, run: u64, (limit, text): (&'static str, String)) {
+        let Some(instance) = self.instances.get_mut(&run) else {
+            return;
+        };
+        instance.watched.over = Some(limit.to_owned());
+        let name = instance.info.instance.clone();
+        let said = format!("over its limit of {limit}: {text}; killed");
+        note(&format!("{name}: {said}"));
+        self.say(run, &said);
+        self.begin_stop(run, (libc::SIGKILL, Target::Tree), 0, None);
+    }
+
+    /// How many of its processes the kernel killed for want of memory, by a count of its own.
+    pub(super) fn out_of_memory_kills(&self, instance: &Instance) -> Option<u64> {
+        if instance.watched.over.as_deref() == Some("memory") {
+            return Some(1);
+        }
+        let of_version_2 = match &instance.container {
+            Some(Container::Cgroup(cgroup)) => cgroup.out_of_memory_kills(),
+            _ => None,
+        };
+        of_version_2.or_else(|| {
+            let name = group_name(&instance.info.instance, instance.info.run);
+            let has_group = instance.watched.has_cgroup1;
+            has_group.then(|| self.cgroup1.out_of_memory_kills(&name))?
+        })
+    }
+
+    /// The most memory that its tree used, where a controller counts.
+    pub(super) fn memory_peak(&self, instance: &Instance) -> Option<u64> {
+        let of_version_2 = match &instance.container {
+            Some(Container::Cgroup(cgroup)) => cgroup.memory_peak(),
+            _ => None,
+        };
+        of_version_2.or_else(|| {
+            let name = group_name(&instance.info.instance, instance.info.run);
+            let has_group = instance.watched.has_cgroup1;
+            has_group.then(|| self.cgroup1.memory_peak(&name))?
+        })
+    }
+}
+
+impl Held {
+    /// Without any controller.
+    fn hold_otherwise(&mut self, limit: TreeLimit, user: u32, why: &str) -> LimitState {
+        let state = |held_by| LimitState::held(limit.name(), held_by);
+        match limit {
+            TreeLimit::Memory(bytes) => {
+                self.watched.memory_bytes_max = Some(bytes);
+                self.data_bytes_max = Some(bytes.saturating_mul(DATA_SHARE));
+                state(HeldBy::Polled).because(format!("{why}; between looks by RLIMIT_DATA"))
+            }
+            TreeLimit::Processes(count) => {
+                self.watched.processes_max = Some(count);
+                // Faster than any look; the kernel does not count root's.
+                let others = process_table::tasks_of_user(user);
+                self.user_tasks_max = Some(others + u64::from(count));
+                state(HeldBy::Polled).because(format!("{why}; between looks by RLIMIT_NPROC"))
+            }
+            TreeLimit::Cpu(_) => state(HeldBy::None).because(why),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Limits of whole trees are in force, or it is said why not, and an instance that breaks them hurts nobody else.
+
+use std::path::{Path, PathBuf};
+
+use alicia_keeper::protocol::{Exit, ExitStatus, HeldBy, InstanceInfo, ResourceLimit, StartSpec};
+
+use crate::fleet::{Fleet, Mode, signal, stop_within, text, until};
+use crate::probe;
+
+const MIB: u64 = 1 << 20;
+
+fn held_by(info: &InstanceInfo, limit: &str) -> HeldBy {
+    let state = info.limits.iter().find(|it| it.limit == limit);
+    let state = state.unwrap_or_else(|| panic!("{limit} in {info:?}"));
+    assert!(
+        state.why.is_some() || matches!(state.held_by, HeldBy::Cgroup2 | HeldBy::Rlimit),
+        "{state:?}"
+    );
+    state.held_by
+}
+
+fn eating(fleet: &Fleet, instance: &str, (what, mib): (&str, u64)) -> StartSpec {
+    let mut spec = probe::spec(fleet, instance, what);
+    spec.environment.insert("EAT".into(), mib.to_string());
+    spec
+}
+
+/// A stand-in of the look (`RLIMIT_DATA`) lets a program end by itself, and badly.
+fn check_out_of_memory(exit: &Exit, by: HeldBy) {
+    assert!(exit.status == signal(9) || by == HeldBy::Polled, "{exit:?}");
+    assert_ne!(exit.status, ExitStatus::Code(0));
+    assert!(
+        exit.out_of_memory && exit.oom_killed && !exit.requested,
+        "{exit:?}"
+    );
+}
+
+#[tokio::test]
+async fn over_its_memory_a_tree_is_killed_as_a_whole_and_the_cause_is_known() {
+    for mode in [Mode::Best, Mode::Scan] {
+        let mut fleet = Fleet::new(mode).await;
+        // Without a limit it ends well, so the limit is what ends it below.
+        fleet.start(eating(&fleet, "free", ("eat", 200))).await;
+        let exit = fleet.exited("free").await;
+        assert_eq!((exit.status, exit.oom_killed), (ExitStatus::Code(0), false));
+        let mut roomy = eating(&fleet, "roomy", ("eat", 20));
+        roomy.limits.memory_bytes_max = Some(200 * MIB);
+        fleet.start(roomy).await;
+        let exit = fleet.exited("roomy").await;
+        assert_eq!((exit.status, exit.oom_killed), (ExitStatus::Code(0), false));
+        for what in ["eat", "eat-in-a-child"] {
+            let mut spec = eating(&fleet, what, (what, 10_000));
+            spec.limits.memory_bytes_max = Some(64 * MIB);
+            let info = fleet.start(spec).await;
+            let by = held_by(&info, "memory");
+            assert!(mode == Mode::Best || by == HeldBy::Polled, "{by:?}");
+            assert!(info.not_enforced.is_empty(), "{info:?}");
+            let exit = fleet.exited(what).await;
+            check_out_of_memory(&exit, by);
+            if by != HeldBy::Polled {
+                let peak = exit.memory_peak_bytes.unwrap();
+                assert!((32 * MIB..=65 * MIB).contains(&peak), "{peak}");
+            }
+        }
+        until("nothing is left", || fleet.processes().is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn more_processes_than_allowed_are_not_made_or_end_the_tree() {
+    for mode in [Mode::Best, Mode::Scan] {
+        let mut fleet = Fleet::new(mode).await;
+        let script =
+            "i=0; while [ $i -lt 60 ]; do sleep 100 & i=$((i+1)); done; touch done; sleep 100";
+        let free = fleet.start(fleet.shell("free", script)).await;
+        assert!(free.limits.is_empty());
+        until("it has made all", || fleet.path().join("done").exists()).await;
+        assert!(fleet.processes().len() > 60);
+        fleet.client.stop(stop_within("free", 0)).await.unwrap();
+        let mut spec = fleet.shell("a", script);
+        spec.limits.processes_max = Some(20);
+        let info = fleet.start(spec).await;
+        if held_by(&info, "processes") == HeldBy::Polled {
+            let exit = fleet.exited("a").await;
+            assert_eq!(exit.over_limit.as_deref(), Some("processes"), "{exit:?}");
+            assert!(!exit.oom_killed && !exit.requested, "{exit:?}");
+        } else {
+            // The shell says that it cannot fork, and gives up or goes on.
+            until("it is refused", || !fleet.texts("a").is_empty()).await;
+            assert!(fleet.processes().len() <= 20);
+            fleet.client.stop(stop_within("a", 0)).await.unwrap();
+        }
+        until("nothing is left", || fleet.processes().is_empty()).await;
+    }
+}
+
+/// Doubles until it is stopped, and ends by itself at 1,024 processes: a bomb without an end would take the
+/// whole machine where nothing but the keeper's look holds it.
+const BOMB: &str = "f() { if [ $1 -gt 0 ]; then f $(($1-1)) & f $(($1-1)) & fi; sleep 100; }; f 9";
+
+#[tokio::test]
+async fn a_fork_bomb_is_contained_and_others_are_served() {
+    for mode in [Mode::Best, Mode::Scan] {
+        let mut fleet = Fleet::new(mode).await;
+        let mut spec = fleet.shell("bomb", BOMB);
+        spec.limits.processes_max = Some(100);
+        spec.log.lines_per_s_max = Some(100);
+        let info = fleet.start(spec).await;
+        for number in 0..20 {
+            let name = format!("good-{number}");
+            fleet.start(fleet.shell(&name, "echo served")).await;
+            until("it is served", || fleet.texts(&name) == ["served"]).await;
+        }
+        if held_by(&info, "processes") == HeldBy::Polled {
+            let exit = fleet.exited("bomb").await;
+            assert_eq!(exit.over_limit.as_deref(), Some("processes"), "{exit:?}");
+        } else {
+            until("it is full", || {
+                fleet.texts("bomb").iter().any(|it| it.contains("fork"))
+            })
+            .await;
+            assert!(fleet.processes().len() <= 100);
+            fleet.client.stop(stop_within("bomb", 0)).await.unwrap();
+        }
+        until("nothing is left", || fleet.processes().is_empty()).await;
+    }
+}
+
+#[tokio::test]
+async fn the_processor_is_shared_out_or_it_is_said_why_not() {
+    let fleet = Fleet::new(Mode::Best).await;
+    let mut spec = fleet.shell("a", "while :; do :; done");
+    spec.limits.cpu_percent_max = Some(10);
+    let info = fleet.start(spec).await;
+    let throttled = |path: PathBuf| {
+        let stat = std::fs::read_to_string(path.join("cpu.stat")).unwrap_or_default();
+        let count = stat
+            .lines()
+            .find_map(|line| line.strip_prefix("nr_throttled "));
+        count.is_some_and(|count| count != "0")
+    };
+    match held_by(&info, "cpu") {
+        HeldBy::Cgroup2 => {
+            let cgroup = info.cgroup.clone().unwrap();
+            until("it is held back", || throttled(cgroup.clone())).await;
+        }
+        HeldBy::Cgroup1 => {
+            let group = group_of(info.pid, "cpu").unwrap();
+            until("it is held back", || throttled(group.clone())).await;
+            fleet.client.stop(stop_within("a", 0)).await.unwrap();
+            until("its group is removed", || !group.exists()).await;
+        }
+        by => assert_eq!((by, info.not_enforced.len()), (HeldBy::None, 1)),
+    }
+    let fleet = Fleet::new(Mode::Scan).await;
+    let mut spec = fleet.shell("a", "sleep 100");
+    spec.limits.cpu_percent_max = Some(10);
+    let info = fleet.start(spec).await;
+    assert_eq!(held_by(&info, "cpu"), HeldBy::None);
+    assert!(info.not_enforced[0].starts_with("cpu: "), "{info:?}");
+}
+
+/// The directory of a process in a hierarchy of version 1, where it is mounted as everywhere.
+fn group_of(pid: u32, controller: &str) -> Option<PathBuf> {
+    let membership = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let own = membership.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        (fields.next()? == controller).then(|| fields.next())?
+    })?;
+    let mount = Path::new("/sys/fs/cgroup").join(controller);
+    Some(mount.join(own.trim_start_matches('/')))
+}
+
+#[tokio::test]
+async fn limits_of_single_processes_are_named_too() {
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let script = "ulimit -n; ulimit -c; dd if=/dev/zero of=big bs=4096 count=100 2>/dev/null; exec 9>&1; \
+                  i=10; while eval \"exec $i</dev/null\" 2>/dev/null && [ $i -lt 100 ]; do i=$((i+1)); done";
+    let mut spec = fleet.shell("a", script);
+    for (resource, value) in [("nofile", 32), ("core", 0), ("fsize", 40_960)] {
+        spec.resource_limits.push(ResourceLimit {
+            resource: resource.into(),
+            soft: Some(value),
+            hard: Some(value),
+        });
+    }
+    let info = fleet.start(spec).await;
+    for limit in ["open_files", "core", "file_size"] {
+        assert_eq!(held_by(&info, limit), HeldBy::Rlimit);
+    }
+    fleet.exited("a").await;
+    assert_eq!(fleet.texts("a")[..2], ["32", "0"]);
+    assert_eq!(
+        std::fs::metadata(fleet.path().join("big")).unwrap().len(),
+        40_960
+    );
+}
+
+#[tokio::test]
+async fn limits_stay_in_force_over_an_upgrade() {
+    for mode in [Mode::Best, Mode::Scan] {
+        let mut fleet = Fleet::new(mode).await;
+        let script = "until [ -e go ]; do sleep 0.01; done; exec \"$TEST_BINARY\" --exact probe::a_process \
+                      --ignored --nocapture --test-threads=1";
+        let mut spec = fleet.shell("a", script);
+        let binary = text(&std::env::current_exe().unwrap());
+        spec.environment.insert("TEST_BINARY".into(), binary);
+        spec.environment.insert("PROBE".into(), "eat".into());
+        spec.environment.insert("EAT".into(), "10000".into());
+        spec.limits.memory_bytes_max = Some(64 * MIB);
+        let by = held_by(&fleet.start(spec).await, "memory");
+        let mut arguments = vec!["--directory".to_owned(), text(&fleet.keeper_directory())];
+        if mode == Mode::Scan {
+            arguments.push("--scan".into());
+        }
+        let program = Path::new(env!("CARGO_BIN_EXE_alicia-keeper"));
+        fleet.client.upgrade(program, &arguments).await.unwrap();
+        fleet.reconnect().await;
+        std::fs::write(fleet.path().join("go"), "").unwrap();
+        check_out_of_memory(&fleet.exited("a").await, by);
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_output_is_cut_and_counted() {
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let mut spec = fleet.shell(
+        "a",
+        "i=0; while [ $i -lt 50000 ]; do echo $i; i=$((i+1)); done",
+    );
+    spec.log.lines_per_s_max = Some(1_000);
+    fleet.start(spec).await;
+    let told = fleet
+        .event(|event| match event {
+            alicia_keeper::protocol::Event::Log(trouble) => Some(trouble.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(
+        told.flood && told.lines_dropped > 0 && told.error.is_none(),
+        "{told:?}"
+    );
+    assert_eq!(told.instance, "a");
+    let exit = fleet.exited("a").await;
+    assert_eq!(exit.status, ExitStatus::Code(0));
+    until("the log is complete", || {
+        let lines = fleet.texts("a");
+        let dropped = lines
+            .iter()
+            .filter_map(|line| line.strip_suffix(" lines dropped: more than 1000 a second"));
+        let dropped: usize = dropped.map(|count| count.parse::<usize>().unwrap()).sum();
+        let kept = lines
+            .iter()
+            .filter(|line| !line.contains("dropped"))
+            .count();
+        dropped > 0 && dropped + kept == 50_000
+    })
+    .await;
+}
