@@ -221,6 +221,28 @@ pub trait Subject: Send + Sync + 'static {
     /// Who it is.
     fn identity(&self) -> &Identity;
 
+    /// Whether it may still do anything: a newer copy may have its place. Asked before each message and
+    /// subscription, and when a will fires.
+    ///
+    /// # Errors
+    /// Nothing that it does is accepted, and its connection is ended.
+    fn may_act(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// Whether a will on this topic says no more than that its client is gone. It is published even when a newer
+    /// copy has the client's place.
+    fn is_farewell(&self, _topic: &str) -> bool {
+        false
+    }
+
+    /// The name with which its messages on a topic are stamped, in the user property
+    /// [`SOURCE_PROPERTY`](alicia_contract::envelope::SOURCE_PROPERTY); what the client itself put there is taken
+    /// away. None: they are passed on as they came.
+    fn stamp(&self, _topic: &str) -> Option<&str> {
+        None
+    }
+
     /// Whether a message may be published; asked for wills too, at CONNECT and when they fire.
     ///
     /// # Errors

@@ -312,6 +312,11 @@ impl Engine {
         self.disconnect(|client| &*client.identity.name == name)
     }
 
+    /// Ends the connections of all who may not act any more; how many there were.
+    pub fn disconnect_fenced(&self) -> usize {
+        self.disconnect(|client| client.subject.may_act().is_err())
+    }
+
     fn disconnect(&self, which: impl Fn(&Client) -> bool) -> usize {
         let chosen = self
             .core

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alicia_contract::{ServiceName, health};
 use alicia_identity::{Authority as House, Identity as Who, Refusal as HouseRefusal};
 use alicia_module::Clock;
 
@@ -18,6 +19,7 @@ struct Member {
     identity: Identity,
     who: Who,
     house: House,
+    clock: Clock,
 }
 
 impl Authority for Policy {
@@ -31,14 +33,11 @@ impl Authority for Policy {
                 "user name or password is missing",
             ));
         };
-        let who = self
-            .house
-            .authenticate_bus(username, password, self.clock.unix());
+        let who =
+            self.house
+                .authenticate_client(username, password, login.client_id, self.clock.unix());
         let who = who.map_err(|refusal| refused(&refusal))?;
-        let epoch = match &who {
-            Who::Service { epoch, .. } => epoch.0,
-            Who::Module(_) | Who::Key { .. } => 0,
-        };
+        let epoch = who.run().map_or(0, |(_, _, epoch)| epoch.0);
         let identity = Identity {
             name: who.to_string().into(),
             epoch,
@@ -47,6 +46,7 @@ impl Authority for Policy {
             identity,
             who,
             house: self.house.clone(),
+            clock: self.clock.clone(),
         }))
     }
 }
@@ -64,6 +64,23 @@ impl Member {
 impl Subject for Member {
     fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    fn may_act(&self) -> Result<(), Refusal> {
+        let may_stay = self.house.may_stay(&self.who, self.clock.unix());
+        may_stay.map_err(|refusal| refused(&refusal))
+    }
+
+    fn is_farewell(&self, topic: &str) -> bool {
+        let heartbeat = |service: &ServiceName| {
+            health::HEARTBEAT.at(self.house.prefix(), &[service.as_str()]) == topic
+        };
+        self.who.service().is_some_and(heartbeat)
+    }
+
+    fn stamp(&self, topic: &str) -> Option<&str> {
+        let is_ours = self.house.prefix().strip(topic).is_some();
+        is_ours.then_some(&*self.identity.name)
     }
 
     fn may_publish(&self, topic: &str, retain: bool) -> Result<(), Refusal> {
@@ -84,7 +101,11 @@ impl Subject for Member {
 
 fn refused(refusal: &HouseRefusal) -> Refusal {
     let reason = match refusal {
-        HouseRefusal::BadCredentials | HouseRefusal::OtherUser(_) => Reason::BadCredentials,
+        HouseRefusal::BadCredentials | HouseRefusal::OtherUser(_) | HouseRefusal::Expired(_) => {
+            Reason::BadCredentials
+        }
+        HouseRefusal::StaleEpoch { .. } => Reason::StaleEpoch,
+        HouseRefusal::OtherClient { .. } => Reason::BadClientId,
         HouseRefusal::UnknownService(_) => Reason::NotAuthorized,
         HouseRefusal::ForgedSource { .. } => Reason::ForgedSource,
     };

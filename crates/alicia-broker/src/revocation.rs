@@ -29,9 +29,25 @@ impl Watch {
     /// Looks again and again, until the task is cancelled.
     pub(crate) async fn run(self) {
         let mut ticks = tokio::time::interval(INTERVAL);
+        let mut changes = self.house.changes();
         loop {
-            ticks.tick().await;
-            self.look();
+            tokio::select! {
+                _ = ticks.tick() => {
+                    // The host may be another process.
+                    self.house.refresh();
+                    self.look();
+                }
+                // An epoch has begun: the one before it is cut off at once.
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+            let ended = self.engine.disconnect_fenced();
+            if ended > 0 {
+                tracing::info!(ended, "connections of runs that are over were ended");
+            }
         }
     }
 
@@ -39,8 +55,10 @@ impl Watch {
         let keys = self.house.keys();
         let keys = valid_keys(&keys, self.clock.unix());
         let fleet = Arc::clone(&self.fleet.borrow());
+        let agents = self.house.agents();
         for name in self.engine.identities() {
-            if !is_known(&name, &keys, &fleet) {
+            let is_agent = agents.iter().any(|agent| agent.name.as_str() == &*name);
+            if !is_agent && !is_known(&name, &keys, &fleet) {
                 let ended = self.engine.disconnect_identity(&name);
                 tracing::info!(identity = &*name, ended, "identity is gone");
             }
@@ -79,9 +97,11 @@ mod tests {
         KeyInfo {
             name: name.into(),
             prefix: "alk_x".into(),
-            scope: Scope::Read,
+            scope: Some(Scope::Read),
+            scopes: Vec::new(),
             created: 0.0,
             expires,
+            last_used: None,
         }
     }
 
@@ -92,6 +112,7 @@ mod tests {
         let fleet = Fleet {
             name: "test".into(),
             services: [(service, ServiceSpec::new(vec!["true".into()]))].into(),
+            ..Fleet::default()
         };
         let known = |identity: &str, now: f64| is_known(identity, &valid_keys(&all, now), &fleet);
         assert!(known("key/ann", 20.0) && known("key/bob", 5.0));

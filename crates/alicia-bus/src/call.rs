@@ -22,6 +22,7 @@ use crate::error::{CallError, Error};
 use crate::queue::Taken;
 use crate::reply::may_answer;
 use crate::shared::{CALLS_MAX, Outgoing, Published, Shared};
+use crate::signing::Distrust;
 use crate::status::lock;
 use crate::subscription::{Feed, payload, received, values};
 
@@ -30,6 +31,10 @@ const SEEN_MAX: usize = 1_024;
 
 /// Why a retained request is refused.
 const RETAINED: &str = "a retained request would be carried out again at each new connection";
+
+/// Why a request without a signature is refused.
+const UNSIGNED: &str = "commands must be signed here (`identity.signatures` of the file); services on the client \
+                        libraries and agents that joined sign by themselves, holders of API keys use REST";
 
 /// Takes the call out of the list of those that wait, however it ends.
 struct Waiting<'a> {
@@ -66,9 +71,12 @@ async fn ask<Q: Serialize>(bus: &Bus, topic: &str, query: &Q) -> Result<Arc<Deli
     let id = envelope.message_id.clone();
     envelope.correlation_id = Some(id.clone());
     envelope.reply_to = Some(shared.reply_topic.clone());
+    let payload = encode(topic, &envelope)?;
+    let signing = shared.options.signing.as_ref();
     let message = Outgoing {
         topic: topic.to_owned(),
-        payload: encode(topic, &envelope)?,
+        signature: signing.and_then(|signing| signing.sign(topic, &payload, shared.now())),
+        payload,
         response_topic: envelope.reply_to.clone(),
         correlation: Some(Bytes::from(id.clone())),
         ..Outgoing::default()
@@ -189,6 +197,9 @@ impl<Q: DeserializeOwned, A: Serialize> Requests<Q, A> {
                 self.refuse(&delivery, "bus.retained_request", RETAINED.to_owned());
                 continue;
             }
+            if !self.trusts(&delivery) {
+                continue;
+            }
             match self.request(&delivery) {
                 Ok(Some(request)) => return Some(request),
                 Ok(None) => {}
@@ -196,6 +207,38 @@ impl<Q: DeserializeOwned, A: Serialize> Requests<Q, A> {
                 Err(None) => {}
             }
         }
+    }
+
+    /// Whether the request may be taken, as far as signatures go. One that may not is answered, but for a second
+    /// delivery, whose answer is under way.
+    fn trusts(&self, delivery: &Delivery) -> bool {
+        let shared = self.feed.shared();
+        let Some(signing) = &shared.options.signing else {
+            return true;
+        };
+        let distrust = match signing.judge(&shared.options.prefix, delivery, shared.now()) {
+            Ok(_) => return true,
+            Err(distrust) => distrust,
+        };
+        let (reason, refusal) = match distrust {
+            Distrust::Repeated => (DropReason::Repeated, None),
+            Distrust::Unsigned => (
+                DropReason::Unsigned,
+                Some(("bus.signature_required", UNSIGNED.to_owned())),
+            ),
+            Distrust::Bad(fault) => (
+                DropReason::BadSignature,
+                Some((
+                    "bus.bad_signature",
+                    format!("the signature of the command is not accepted: {fault}"),
+                )),
+            ),
+        };
+        shared.dropped(delivery, reason);
+        if let Some((code, detail)) = refusal {
+            self.refuse(delivery, code, detail);
+        }
+        false
     }
 
     fn request(

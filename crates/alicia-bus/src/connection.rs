@@ -93,6 +93,14 @@ async fn password(source: &PasswordSource) -> Result<Option<String>, WireError> 
     match source {
         PasswordSource::None => Ok(None),
         PasswordSource::Fixed(password) => Ok(Some(password.clone())),
+        PasswordSource::Live(password) => {
+            let mut password = password.clone();
+            // Who could give one is gone: then the login without one says what is wrong.
+            match password.wait_for(Option::is_some).await {
+                Ok(password) => Ok(password.clone()),
+                Err(_) => Ok(None),
+            }
+        }
         PasswordSource::File(path) => match tokio::fs::read_to_string(path).await {
             Ok(text) => Ok(Some(text.trim_end().to_owned())),
             Err(source) => Err(WireError::Password {

@@ -66,6 +66,9 @@ fn name(reason: DropReason) -> &'static str {
         DropReason::WrongPayload => "wrong-payload",
         DropReason::Expired => "expired",
         DropReason::TooManyHops => "too-many-hops",
+        DropReason::Unsigned => "unsigned",
+        DropReason::BadSignature => "bad-signature",
+        DropReason::Repeated => "repeated-signature",
     }
 }
 

@@ -23,12 +23,14 @@ mod reply;
 mod router;
 mod session;
 mod shared;
+mod signing;
 mod states;
 mod status;
 mod subscription;
 mod wire;
 
 pub mod asyncapi;
+pub mod trace;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "hostile")]
@@ -44,5 +46,6 @@ pub use options::{
     AddressError, BusAddress, Clock, DEADLINE_DEFAULT, Options, PasswordSource, Will, system_clock,
 };
 pub use reply::reply_topic;
+pub use signing::{Keys, Signing};
 pub use status::BusStatus;
 pub use subscription::{RawSubscription, Subscription};

@@ -10,6 +10,8 @@ use alicia_contract::{Prefix, UnixSeconds};
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::signing::Signing;
+
 /// How long a publish or a subscription waits for the broker's acknowledgement, unless set otherwise.
 /// Longer than the longest pause between two attempts to connect.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
@@ -119,6 +121,8 @@ pub enum PasswordSource {
     Fixed(String),
     /// Read anew for each connection, without white space at its end.
     File(PathBuf),
+    /// Whatever it is at each connection, which waits until there is one.
+    Live(watch::Receiver<Option<String>>),
 }
 
 impl fmt::Debug for PasswordSource {
@@ -127,6 +131,7 @@ impl fmt::Debug for PasswordSource {
             Self::None => f.write_str("None"),
             Self::Fixed(_) => f.write_str("Fixed(…)"),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Live(_) => f.write_str("Live(…)"),
         }
     }
 }
@@ -162,6 +167,8 @@ pub struct Options {
     pub deadline: Duration,
     /// The clock of envelopes. Default: the machine's.
     pub clock: Clock,
+    /// How calls are signed and requests checked. Default: neither.
+    pub signing: Option<Signing>,
     /// How deliveries are disturbed, for tests. Default: not at all.
     #[cfg(feature = "hostile")]
     pub hostility: Option<crate::Hostility>,
@@ -185,6 +192,7 @@ impl Options {
             will: None,
             deadline: DEADLINE_DEFAULT,
             clock: system_clock(),
+            signing: None,
             #[cfg(feature = "hostile")]
             hostility: None,
             source,

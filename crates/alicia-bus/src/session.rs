@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use alicia_contract::identity::SIGNATURE_PROPERTY;
 use bytes::Bytes;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
@@ -308,12 +309,17 @@ fn packet(message: &Outgoing) -> Publish {
         Qos::AtMostOnce => QoS::AtMostOnce,
         Qos::AtLeastOnce => QoS::AtLeastOnce,
     };
+    let signature = message.signature.clone();
+    let signature = signature.map(|text| (SIGNATURE_PROPERTY.to_owned(), text));
     let properties = PublishProperties {
+        user_properties: signature.into_iter().collect(),
         response_topic: message.response_topic.clone(),
         correlation_data: message.correlation.clone(),
         ..PublishProperties::default()
     };
-    let has_properties = message.response_topic.is_some() || message.correlation.is_some();
+    let has_properties = message.response_topic.is_some()
+        || message.correlation.is_some()
+        || message.signature.is_some();
     let mut packet = Publish::new(
         message.topic.as_str(),
         qos,

@@ -50,6 +50,8 @@ pub(crate) struct Outgoing {
     pub(crate) qos: Qos,
     pub(crate) response_topic: Option<String>,
     pub(crate) correlation: Option<Bytes>,
+    /// The detached signature.
+    pub(crate) signature: Option<String>,
 }
 
 /// The broker has taken it.
@@ -134,13 +136,11 @@ impl Shared {
         let now = self.now();
         let timestamp = Timestamp::from_unix(NoContext, now as u64, (now.fract() * 1e9) as u32);
         let id = Uuid::new_v7(timestamp).to_string();
-        Ok(Envelope::new(
-            id,
-            now,
-            &self.options.source,
-            message_type,
-            payload,
-        ))
+        let source = &self.options.source;
+        Ok(Envelope {
+            traceparent: crate::trace::current(),
+            ..Envelope::new(id, now, source, message_type, payload)
+        })
     }
 
     /// Hands a message to those who want it.

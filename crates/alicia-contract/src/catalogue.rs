@@ -4,7 +4,7 @@
 use schemars::{Schema, SchemaGenerator};
 
 use crate::topic::{CallTopic, EventTopic, StateTopic};
-use crate::{deployment, discovery, health, identity, orchestrator};
+use crate::{audit, deployment, discovery, health, identity, orchestrator};
 
 /// Writes the schema of a message.
 pub type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
@@ -126,6 +126,12 @@ pub const TOPICS: &[Entry] = &[
         "discovery::INSTANCE_COMMAND",
         "registry, anyone allowed",
         "a request to one instance of a service",
+    ),
+    state(
+        audit::CHECKPOINT,
+        "audit::CHECKPOINT",
+        "the host",
+        "the last signed checkpoint of the audit log",
     ),
     event(
         health::HEARTBEAT,
@@ -260,6 +266,7 @@ mod tests {
             [
                 "system/orchestrator/status",
                 "system/orchestrator/events",
+                "system/orchestrator/deployments",
                 "system/orchestrator/explain",
                 "system/orchestrator/commands"
             ]

@@ -107,10 +107,14 @@ pub struct Envelope {
     /// Joins an answer, or everything that one request caused, to its origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<String>,
+    /// The request that it belongs to, in the form of W3C Trace Context: `00-<trace>-<span>-<flags>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
     /// The topic that the answer goes to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// A detached signature over the message (JWS); see the identity chapter of the specification.
+    /// Not used: a signature stands over the whole bytes of a message, and so beside it (the MQTT 5 user property
+    /// `alicia-signature`) or around it; see `docs/security.md`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signature: Option<String>,
 }
@@ -140,6 +144,7 @@ impl Envelope {
             payload,
             routing: Routing::default(),
             correlation_id: None,
+            traceparent: None,
             reply_to: None,
             signature: None,
         }
@@ -164,6 +169,15 @@ pub enum DropReason {
     /// Took more hops than it may.
     #[error("too-many-hops")]
     TooManyHops,
+    /// It must be signed, and is not.
+    #[error("unsigned")]
+    Unsigned,
+    /// Its signature is not good.
+    #[error("bad-signature")]
+    BadSignature,
+    /// Its signature was used before: a replay, or a second delivery.
+    #[error("repeated-signature")]
+    Repeated,
 }
 
 /// A message as it arrived: with an envelope or bare.

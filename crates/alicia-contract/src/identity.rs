@@ -60,6 +60,35 @@ impl Default for IdentitySettings {
     }
 }
 
+impl IdentitySettings {
+    /// What the types cannot check: pointers below the section, and what is wrong there.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(&'static str, String)> {
+        let mut faults = Vec::new();
+        let is_domain = (1..=255).contains(&self.domain.len())
+            && self
+                .domain
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'));
+        if !is_domain {
+            let text = format!(
+                "found {:?}, expected 1 to 255 of a-z, 0-9, . and -",
+                self.domain
+            );
+            faults.push(("/domain", text));
+        }
+        let life = Period::from_secs(60)..=Period::from_secs(86_400);
+        if !life.contains(&self.credential_ttl) {
+            let text = format!("found {}, expected 1m to 24h", self.credential_ttl);
+            faults.push(("/credential_ttl", text));
+        }
+        if self.requests.burst == 0 {
+            faults.push(("/requests/burst", "found 0, expected at least 1".to_owned()));
+        }
+        faults
+    }
+}
+
 /// The rate of REST requests of one key or agent; who is over it gets 429 with `Retry-After`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -528,6 +557,22 @@ mod tests {
         ] {
             assert!(bad.parse::<Grant>().is_err(), "{bad:?} was taken");
         }
+    }
+
+    #[test]
+    fn faults_of_the_settings_name_their_field() {
+        assert_eq!(IdentitySettings::default().faults(), []);
+        let settings = IdentitySettings {
+            domain: "Home/x".into(),
+            credential_ttl: Period::from_secs(59),
+            requests: RequestRate {
+                per_second: 1,
+                burst: 0,
+            },
+            ..IdentitySettings::default()
+        };
+        let pointers: Vec<_> = settings.faults().into_iter().map(|fault| fault.0).collect();
+        assert_eq!(pointers, ["/domain", "/credential_ttl", "/requests/burst"]);
     }
 
     #[test]

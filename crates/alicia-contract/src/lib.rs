@@ -14,6 +14,7 @@ pub mod unit;
 pub mod envelope;
 pub mod topic;
 
+pub mod audit;
 pub mod broker;
 pub mod catalogue;
 pub mod deployment;

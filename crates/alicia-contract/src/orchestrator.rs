@@ -302,6 +302,22 @@ pub struct InstanceStatus {
     pub memory_bytes: Option<u64>,
     /// How its process tree is held: `cgroup2` or `sweep`.
     pub containment: Option<String>,
+    /// What holds each of its limits and each part of its sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitHeld>,
+}
+
+/// A limit of an instance, and what holds it on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LimitHeld {
+    /// `memory`, `cpu`, `processes`, `open_files`, …, or a part of the sandbox: `sandbox.files`,
+    /// `sandbox.network`, `sandbox.scope`, `sandbox.system_calls`.
+    pub limit: String,
+    /// `cgroup2`, `cgroup1`, `rlimit`, `landlock`, `seccomp`, `polled` (looked at every 50 ms) or `none`.
+    pub held_by: String,
+    /// Why by nothing better, or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 /// What a run has told of its work, since its start.
@@ -411,6 +427,9 @@ pub struct ProcessRow {
     pub cpu: Option<f64>,
     /// Resident memory in bytes.
     pub memory_bytes: Option<u64>,
+    /// What holds each of its limits and each part of its sandbox.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<LimitHeld>,
     /// Why it is where it is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

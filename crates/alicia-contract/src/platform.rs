@@ -108,6 +108,21 @@ pub struct CreatedKey {
     pub key: String,
 }
 
+/// A stored secret without its value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct SecretInfo {
+    /// Its name.
+    pub name: String,
+    /// 1 when it was first set, then one more with each change.
+    pub version: u64,
+    /// When it was first set.
+    pub created: UnixSeconds,
+    /// When it was last changed.
+    pub changed: UnixSeconds,
+    /// The services of the file that get it.
+    pub used_by: Vec<crate::id::ServiceName>,
+}
+
 /// `host.json` in the data directory: where a running host is found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFile {

@@ -2,26 +2,39 @@
 //!
 //! Cheap to clone. Decisions read snapshots and never wait for a disk or a lock held across one.
 
+mod instances;
+mod outside;
+
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alicia_contract::discovery;
 use alicia_contract::fleet::{Fleet, ServiceSpec};
-use alicia_contract::id::ServiceName;
+use alicia_contract::id::{Epoch, InstanceId, ServiceName};
+use alicia_contract::identity::IdentitySettings;
 use alicia_contract::platform::{KeyInfo, NewKey, Scope};
 use alicia_contract::topic::Prefix;
 use alicia_contract::unit::UnixSeconds;
+use alicia_signature::KnownKey;
 use arc_swap::ArcSwap;
 use serde_json::Value;
+use tokio::sync::watch;
 
+use crate::agents::Agents;
+use crate::grants::{GRANTS_MAX, Grants};
 use crate::identity::Identity;
 use crate::key::ApiKey;
-use crate::keyring::Keyring;
+use crate::keyring::{KeyScope, Keyring};
 use crate::permissions::Permissions;
+use crate::roots::Roots;
+use crate::runs::Runs;
 use crate::session::{self, Links};
-use crate::token::{self, RootKey};
-use crate::{Error, file};
+use crate::{Error, credential, file, token};
+
+pub use instances::{Beginning, Process};
+pub use outside::Admitted;
 
 /// The name of the key that is made at first start.
 pub const ADMIN_KEY_NAME: &str = "admin";
@@ -38,6 +51,29 @@ pub enum Refusal {
     /// A service that is not in the fleet (any more).
     #[error("the service {0} is not in the fleet")]
     UnknownService(ServiceName),
+    /// A newer run has the place of this one, it has ended, or it was revoked.
+    #[error(
+        "{name} with epoch {epoch} ({instance}) may not act: a newer one has its place, or it has ended"
+    )]
+    StaleEpoch {
+        /// The service or agent.
+        name: ServiceName,
+        /// The run.
+        instance: InstanceId,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The newest credential of an agent has ended.
+    #[error("the credential of {0} has ended")]
+    Expired(ServiceName),
+    /// A credential shown under a client id that is not its run's.
+    #[error("the credential is for the client id {expected}, not for {found:?}")]
+    OtherClient {
+        /// What the client id is, or begins with.
+        expected: String,
+        /// What it was.
+        found: String,
+    },
     /// The message claims another source.
     #[error("the message claims to come from {claimed:?}, but its sender is {sender}")]
     ForgedSource {
@@ -56,7 +92,22 @@ pub struct Authority {
 
 struct Inner {
     prefix: Prefix,
-    root: RootKey,
+    roots: ArcSwap<Roots>,
+    settings: ArcSwap<IdentitySettings>,
+    runs: Runs,
+    agents: Mutex<Agents>,
+    /// The leading process of each run that is held here.
+    processes: Mutex<HashMap<InstanceId, Process>>,
+    /// Nonces that were used, with their ends.
+    nonces: Mutex<HashMap<String, UnixSeconds>>,
+    /// Every key that signs messages by its id, as of a version.
+    known_keys: Mutex<(u64, HashMap<String, KnownKey>)>,
+    /// When each key was last used, by its name.
+    last_used: Mutex<HashMap<String, UnixSeconds>>,
+    last_used_path: std::path::PathBuf,
+    version: watch::Sender<u64>,
+    /// Where versions of the directory begin: the time of the start.
+    started_ms: AtomicU64,
     keys: ArcSwap<Keyring>,
     /// Held while the file of keys is replaced: one change after the other.
     keys_change: Mutex<()>,
@@ -73,14 +124,30 @@ impl Authority {
     /// When a file there cannot be read, understood or written.
     pub fn open(directory: &Path, prefix: Prefix) -> Result<Self, Error> {
         file::make_directory(directory)?;
-        let root = open_root_key(&directory.join("root.key"))?;
+        let roots = Roots::open(directory)?;
+        let runs = Runs::open(&directory.join("runs"))?;
+        let agents = Agents::open(&directory.join("agents.json"))?;
+        let last_used_path = directory.join("last-used.json");
+        let last_used = file::read(&last_used_path)?
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default();
         let keys = Keyring::open(&directory.join("keys.json"))?;
         let scopes = [Scope::Read, Scope::Operate, Scope::Admin]
             .map(|scope| Arc::new(Permissions::of_key(&prefix, scope)));
         let modules = Arc::new(Permissions::of_module(&prefix));
         let inner = Inner {
             prefix,
-            root,
+            roots: ArcSwap::from_pointee(roots),
+            settings: ArcSwap::default(),
+            runs,
+            agents: Mutex::new(agents),
+            processes: Mutex::default(),
+            nonces: Mutex::default(),
+            known_keys: Mutex::default(),
+            last_used: Mutex::new(last_used),
+            last_used_path,
+            version: watch::Sender::new(1),
+            started_ms: AtomicU64::new(0),
             keys: ArcSwap::from_pointee(keys),
             keys_change: Mutex::new(()),
             links: Mutex::default(),
@@ -108,8 +175,9 @@ impl Authority {
         if !self.inner.keys.load().is_empty() {
             return Ok(());
         }
-        let (key, _) =
-            self.change_keys(|keys| keys.create(ADMIN_KEY_NAME, Scope::Admin, now, None))?;
+        let (key, _) = self.change_keys(|keys| {
+            keys.create(ADMIN_KEY_NAME, KeyScope::Ladder(Scope::Admin), now, None)
+        })?;
         file::replace(path, format!("{}\n", key.reveal()).as_bytes())
     }
 
@@ -122,6 +190,14 @@ impl Authority {
         self.inner
             .services
             .store(Arc::new(fleet.services.iter().map(permissions).collect()));
+        self.changed();
+    }
+
+    /// Says when the host started: versions of the directory of keys begin there, so that they rise from host to host.
+    pub fn started(&self, now: UnixSeconds) {
+        self.inner
+            .started_ms
+            .store(instances::millis(now), Ordering::Relaxed);
     }
 
     /// The token of an instance or a module.
@@ -130,24 +206,42 @@ impl Authority {
     /// For the holder of a key: it has one already.
     #[must_use]
     pub fn issue_token(&self, identity: &Identity) -> String {
-        token::sign(&self.inner.root, identity).expect("tokens are for instances and modules")
+        token::sign(self.inner.roots.load().mac(), identity)
+            .expect("tokens are for instances and modules")
     }
 
-    /// Who proves to be who with this token or key.
+    /// Who proves to be who with this token, credential or key.
     ///
     /// # Errors
-    /// [`Refusal::BadCredentials`], or [`Refusal::UnknownService`] for a token of a service that is gone.
+    /// [`Refusal::BadCredentials`]; [`Refusal::UnknownService`] for a service that is gone; [`Refusal::StaleEpoch`]
+    /// for a run that may not act any more.
     pub fn authenticate(&self, credential: &str, now: UnixSeconds) -> Result<Identity, Refusal> {
-        let credential = credential.trim();
-        let identity = token::verify(&self.inner.root, credential)
-            .or_else(|| self.inner.keys.load().verify(credential, now))
+        self.prove(credential, now).map(|(identity, _)| identity)
+    }
+
+    /// As [`Self::authenticate`], and whether it was with a credential rather than a token or key.
+    fn prove(&self, text: &str, now: UnixSeconds) -> Result<(Identity, bool), Refusal> {
+        let text = text.trim();
+        let roots = self.inner.roots.load();
+        let by_credential =
+            credential::verify(text, &roots.public(now), now).map(|(identity, _)| identity);
+        let is_credential = by_credential.is_some();
+        let identity = by_credential
+            .or_else(|| roots.macs(now).find_map(|mac| token::verify(mac, text)))
+            .or_else(|| self.inner.keys.load().verify(text, now))
             .ok_or(Refusal::BadCredentials)?;
-        match identity.service() {
-            Some(service) if !self.inner.services.load().contains_key(service) => {
-                Err(Refusal::UnknownService(service.clone()))
+        match &identity {
+            Identity::Service { service, .. }
+                if !self.inner.services.load().contains_key(service) =>
+            {
+                return Err(Refusal::UnknownService(service.clone()));
             }
-            _ => Ok(identity),
+            Identity::Key { name, .. } | Identity::Limited { name, .. } => {
+                relock(&self.inner.last_used).insert(name.clone(), now);
+            }
+            _ => self.may_act(&identity)?,
         }
+        Ok((identity, is_credential))
     }
 
     /// Who connects to the bus with this user name and password.
@@ -160,12 +254,47 @@ impl Authority {
         password: &str,
         now: UnixSeconds,
     ) -> Result<Identity, Refusal> {
-        let identity = self.authenticate(password, now)?;
+        self.prove_bus(user_name, password, now)
+            .map(|(identity, _)| identity)
+    }
+
+    fn prove_bus(
+        &self,
+        user_name: &str,
+        password: &str,
+        now: UnixSeconds,
+    ) -> Result<(Identity, bool), Refusal> {
+        let (identity, is_credential) = self.prove(password, now)?;
         if identity.user_name() == user_name {
-            Ok(identity)
+            Ok((identity, is_credential))
         } else {
             Err(Refusal::OtherUser(identity.to_string()))
         }
+    }
+
+    /// As [`Self::authenticate_bus`], for a client with this id. A credential is good for the client ids of its run
+    /// only, `<service>-<instance>` or what begins with it and `-`, so that who steals one cannot be there beside
+    /// its owner.
+    ///
+    /// # Errors
+    /// As [`Self::authenticate_bus`], and [`Refusal::OtherClient`].
+    pub fn authenticate_client(
+        &self,
+        user_name: &str,
+        password: &str,
+        client_id: &str,
+        now: UnixSeconds,
+    ) -> Result<Identity, Refusal> {
+        let (identity, is_credential) = self.prove_bus(user_name, password, now)?;
+        if let Some((name, instance, _)) = identity.run().filter(|_| is_credential) {
+            let expected = format!("{name}-{instance}");
+            let rest = client_id.strip_prefix(&expected);
+            if !rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) {
+                let found = client_id.chars().take(128).collect();
+                return Err(Refusal::OtherClient { expected, found });
+            }
+        }
+        Ok(identity)
     }
 
     /// What an identity may do on the bus, as of now.
@@ -181,6 +310,14 @@ impl Authority {
                 .cloned()
                 .unwrap_or_default(),
             Identity::Key { scope, .. } => self.inner.scopes[*scope as usize].clone(),
+            Identity::Limited { name, grants } => Arc::new(Permissions::of_limited_key(
+                &self.inner.prefix,
+                name,
+                grants,
+            )),
+            Identity::Agent { name, grants, .. } => {
+                Arc::new(Permissions::of_agent(&self.inner.prefix, name, grants))
+            }
         }
     }
 
@@ -201,6 +338,8 @@ impl Authority {
         }
         // The whole message is read, in the way its receivers read it: a shortcut here that sees another
         // `source` than they do (a repeated key, an escaped one) would be a way around.
+        let attached = alicia_signature::message::detach(payload);
+        let payload = attached.as_ref().map_or(payload, |(inner, _)| inner);
         let Ok(message) = serde_json::from_slice::<Value>(payload) else {
             return Ok(());
         };
@@ -233,7 +372,22 @@ impl Authority {
     /// Every key, without its secret.
     #[must_use]
     pub fn keys(&self) -> Vec<KeyInfo> {
-        self.inner.keys.load().list()
+        let mut keys = self.inner.keys.load().list();
+        let last_used = relock(&self.inner.last_used);
+        for key in &mut keys {
+            key.last_used = last_used.get(&key.name).copied();
+        }
+        keys
+    }
+
+    /// Writes down when keys were last used. Called now and then: what is lost in a crash is a minute.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn keep_last_used(&self) -> Result<(), Error> {
+        let last_used = relock(&self.inner.last_used).clone();
+        let bytes = serde_json::to_vec(&last_used).expect("texts and numbers");
+        file::replace_unsynced(&self.inner.last_used_path, &bytes)
     }
 
     /// Makes a key; on return it is on disk. Blocks for the write.
@@ -244,7 +398,12 @@ impl Authority {
         let expires = new
             .expires_days
             .map(|days| now + f64::from(days) * 86_400.0);
-        self.change_keys(|keys| keys.create(new.name.as_str(), new.scope, now, expires))
+        let scope = match (new.scope, new.scopes.as_slice()) {
+            (Some(scope), []) => KeyScope::Ladder(scope),
+            (None, [_, ..]) if new.scopes.len() <= GRANTS_MAX => limited(new),
+            _ => return Err(Error::Scopes(GRANTS_MAX)),
+        };
+        self.change_keys(|keys| keys.create(new.name.as_str(), scope, now, expires))
     }
 
     /// Removes a key; on return the removal is on disk. Blocks for the write.
@@ -268,14 +427,16 @@ impl Authority {
     pub fn redeem_link(&self, code: &str, now: UnixSeconds) -> Option<String> {
         let key_name = self.links().redeem(code, now)?;
         self.inner.keys.load().holder(&key_name, now)?;
-        Some(session::sign(&self.inner.root, &key_name, now))
+        Some(session::sign(self.inner.roots.load().mac(), &key_name, now))
     }
 
     /// A session for who shows a key; `None` when the key is not good.
     #[must_use]
     pub fn start_session(&self, key: &str, now: UnixSeconds) -> Option<String> {
         match self.inner.keys.load().verify(key.trim(), now)? {
-            Identity::Key { name, .. } => Some(session::sign(&self.inner.root, &name, now)),
+            Identity::Key { name, .. } | Identity::Limited { name, .. } => {
+                Some(session::sign(self.inner.roots.load().mac(), &name, now))
+            }
             _ => None,
         }
     }
@@ -283,26 +444,22 @@ impl Authority {
     /// Whose session this is; `None` when it has ended or its key is gone.
     #[must_use]
     pub fn session(&self, session: &str, now: UnixSeconds) -> Option<Identity> {
-        let key_name = session::verify(&self.inner.root, session, now)?;
+        let roots = self.inner.roots.load();
+        let key_name = roots
+            .macs(now)
+            .find_map(|mac| session::verify(mac, session, now))?;
         self.inner.keys.load().holder(&key_name, now)
     }
 
     fn links(&self) -> MutexGuard<'_, Links> {
-        self.inner
-            .links
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        relock(&self.inner.links)
     }
 
     fn change_keys<T>(
         &self,
         change: impl FnOnce(&mut Keyring) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let _one_at_a_time: MutexGuard<'_, ()> = self
-            .inner
-            .keys_change
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = relock(&self.inner.keys_change);
         let mut keys = Keyring::clone(&self.inner.keys.load());
         let answer = change(&mut keys)?;
         self.inner.keys.store(Arc::new(keys));
@@ -331,19 +488,15 @@ fn refuse_other(claimed: Option<&Value>, own: &str, sender: &Identity) -> Result
     }
 }
 
-fn open_root_key(path: &Path) -> Result<RootKey, Error> {
-    let Some(bytes) = file::read(path)? else {
-        let mut bytes = [0_u8; 32];
-        getrandom::fill(&mut bytes).map_err(Error::Random)?;
-        file::replace(path, &bytes)?;
-        return Ok(RootKey::new(bytes));
-    };
-    let found = bytes.len();
-    let bytes = <[u8; 32]>::try_from(bytes).map_err(|_| Error::Corrupt {
-        path: path.to_owned(),
-        detail: format!("found {found} bytes, expected 32"),
-    })?;
-    Ok(RootKey::new(bytes))
+/// What a key of limited scope may do; one whose scopes hold a step of the ladder may do that too.
+fn limited(new: &NewKey) -> KeyScope {
+    let grants = Grants::new(new.scopes.clone());
+    KeyScope::Limited(grants.iter().cloned().collect())
+}
+
+/// Locks; each lock is held for a few lines, and what it guards is whole after a panic.
+fn relock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -375,6 +528,7 @@ mod tests {
         Fleet {
             name: "test".into(),
             services: names.iter().map(service).collect(),
+            ..Fleet::default()
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use alicia_contract::id::ServiceName;
+
 /// A failed operation on keys and tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,4 +53,32 @@ pub enum Error {
     /// Too many keys.
     #[error("create another key: there are {0} already, which is the limit; revoke some first")]
     TooManyKeys(usize),
+    /// Too many root keys overlap.
+    #[error(
+        "rotate the root key: {0} are good at the same time already, which is the limit; wait until the oldest has ended"
+    )]
+    TooManyRoots(usize),
+    /// The name of an agent is a service's, or another agent's.
+    #[error("let {0} join: the file has a service of this name; choose another name")]
+    NameTaken(ServiceName),
+    /// There is no such join token, or it was used or has ended.
+    #[error(
+        "use the join token: it is unknown, used or past its end; make another one with `alicia join-token create`"
+    )]
+    BadJoinToken,
+    /// The proof is not the key's.
+    #[error("check the proof: the signature is not that of the key")]
+    BadProof,
+    /// There is no such agent or token.
+    #[error("find {0}")]
+    NoSuchAgent(String),
+    /// Too many join tokens or agents.
+    #[error("keep more than {0} join tokens or agents; revoke some first")]
+    TooManyAgents(usize),
+    /// Scopes and ladder at once, none, or too many.
+    #[error("create the key: expected either `scope` or 1 to {0} `scopes`")]
+    Scopes(usize),
+    /// Who asks may not act: a newer run has its place, or it was revoked.
+    #[error("renew the credential: {0}")]
+    MayNotAct(String),
 }

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use alicia_contract::identity::Grant;
 use alicia_contract::platform::{KeyInfo, Scope};
 use alicia_contract::unit::UnixSeconds;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::grants::Grants;
 use crate::identity::Identity;
 use crate::key::ApiKey;
 use crate::{Error, file};
@@ -26,10 +28,24 @@ pub struct Keyring {
 struct StoredKey {
     hash: String,
     prefix: String,
-    scope: Scope,
+    /// None for a key of limited scope: a program that knows no such keys cannot read the ring, rather than take
+    /// the key for more than it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<Scope>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    scopes: Vec<Grant>,
     created: UnixSeconds,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<UnixSeconds>,
+}
+
+/// What a key may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyScope {
+    /// A step of the ladder.
+    Ladder(Scope),
+    /// These things and no others.
+    Limited(Vec<Grant>),
 }
 
 impl StoredKey {
@@ -42,9 +58,26 @@ impl StoredKey {
             name: name.to_owned(),
             prefix: self.prefix.clone(),
             scope: self.scope,
+            scopes: self.scopes.clone(),
             created: self.created,
             expires: self.expires,
+            last_used: None,
         }
+    }
+
+    fn identity(&self, name: &str) -> Identity {
+        let name = name.to_owned();
+        match self.scope {
+            Some(scope) => Identity::Key { name, scope },
+            None => Identity::Limited {
+                name,
+                grants: Grants::new(self.scopes.clone()),
+            },
+        }
+    }
+
+    fn is_admin(&self) -> bool {
+        self.scope == Some(Scope::Admin)
     }
 }
 
@@ -80,7 +113,7 @@ impl Keyring {
     pub fn create(
         &mut self,
         name: &str,
-        scope: Scope,
+        scope: KeyScope,
         created: UnixSeconds,
         expires: Option<UnixSeconds>,
     ) -> Result<(ApiKey, KeyInfo), Error> {
@@ -91,10 +124,15 @@ impl Keyring {
             return Err(Error::TooManyKeys(KEYS_MAX));
         }
         let key = ApiKey::generate()?;
+        let (scope, scopes) = match scope {
+            KeyScope::Ladder(scope) => (Some(scope), Vec::new()),
+            KeyScope::Limited(scopes) => (None, scopes),
+        };
         let stored = StoredKey {
             hash: key.hash(),
             prefix: key.prefix().to_owned(),
             scope,
+            scopes,
             created,
             expires,
         };
@@ -119,8 +157,8 @@ impl Keyring {
         keys.remove(name);
         let admin_left = keys
             .values()
-            .any(|key| key.scope == Scope::Admin && !key.is_expired(now));
-        if info.scope == Scope::Admin && !admin_left {
+            .any(|key| key.is_admin() && !key.is_expired(now));
+        if info.scope == Some(Scope::Admin) && !admin_left {
             return Err(Error::LastAdmin(name.to_owned()));
         }
         self.replace(keys)?;
@@ -139,21 +177,14 @@ impl Keyring {
         let hash = ApiKey::parse(text)?.hash();
         let is_it = |key: &StoredKey| bool::from(key.hash.as_bytes().ct_eq(hash.as_bytes()));
         let (name, key) = self.keys.iter().find(|(_, key)| is_it(key))?;
-        let identity = Identity::Key {
-            name: name.clone(),
-            scope: key.scope,
-        };
-        (!key.is_expired(now)).then_some(identity)
+        (!key.is_expired(now)).then(|| key.identity(name))
     }
 
     /// The identity of the holder of the key of this name, as long as it is there and not expired.
     #[must_use]
     pub fn holder(&self, name: &str, now: UnixSeconds) -> Option<Identity> {
         let key = self.keys.get(name).filter(|key| !key.is_expired(now))?;
-        Some(Identity::Key {
-            name: name.to_owned(),
-            scope: key.scope,
-        })
+        Some(key.identity(name))
     }
 
     fn replace(&mut self, keys: BTreeMap<String, StoredKey>) -> Result<(), Error> {
@@ -177,9 +208,10 @@ mod tests {
     #[test]
     fn a_key_works_until_it_is_revoked_or_expires() {
         let (_directory, mut ring) = ring();
-        ring.create("root", Scope::Admin, 0.0, None).expect("made");
+        ring.create("root", KeyScope::Ladder(Scope::Admin), 0.0, None)
+            .expect("made");
         let (key, _) = ring
-            .create("phone", Scope::Read, 0.0, Some(100.0))
+            .create("phone", KeyScope::Ladder(Scope::Read), 0.0, Some(100.0))
             .expect("made");
         let holder = Identity::Key {
             name: "phone".into(),
@@ -194,10 +226,31 @@ mod tests {
     }
 
     #[test]
+    fn a_key_of_limited_scope_is_no_step_of_the_ladder() {
+        let (_directory, mut ring) = ring();
+        ring.create("root", KeyScope::Ladder(Scope::Admin), 0.0, None)
+            .expect("made");
+        let grants = vec!["health:ack".parse::<Grant>().expect("a scope")];
+        let (key, _) = ring
+            .create("pager", KeyScope::Limited(grants.clone()), 0.0, None)
+            .expect("made");
+        let reread = Keyring::open(&ring.path).expect("reads");
+        let holder = reread.verify(key.reveal(), 1.0).expect("is good");
+        let name = "pager".to_owned();
+        let grants = Grants::new(grants);
+        assert_eq!(holder, Identity::Limited { name, grants });
+        assert!(!holder.has_scope(Scope::Read));
+        assert!(holder.may("health", "ack") && !holder.may("health", "silence"));
+        assert!(matches!(ring.revoke("root", 2.0), Err(Error::LastAdmin(_))));
+    }
+
+    #[test]
     fn the_file_holds_no_secret_and_is_for_the_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let (_directory, mut ring) = ring();
-        let (key, _) = ring.create("root", Scope::Admin, 0.0, None).expect("made");
+        let (key, _) = ring
+            .create("root", KeyScope::Ladder(Scope::Admin), 0.0, None)
+            .expect("made");
         let text = std::fs::read_to_string(&ring.path).expect("reads");
         assert!(!text.contains(key.reveal()));
         let mode = std::fs::metadata(&ring.path)
@@ -210,12 +263,13 @@ mod tests {
     #[test]
     fn the_last_admin_key_stays() {
         let (_directory, mut ring) = ring();
-        ring.create("root", Scope::Admin, 0.0, None).expect("made");
-        ring.create("old", Scope::Admin, 0.0, Some(1.0))
+        ring.create("root", KeyScope::Ladder(Scope::Admin), 0.0, None)
+            .expect("made");
+        ring.create("old", KeyScope::Ladder(Scope::Admin), 0.0, Some(1.0))
             .expect("made");
         assert!(matches!(ring.revoke("root", 2.0), Err(Error::LastAdmin(_))));
         assert!(matches!(
-            ring.create("root", Scope::Read, 0.0, None),
+            ring.create("root", KeyScope::Ladder(Scope::Read), 0.0, None),
             Err(Error::KeyExists(_))
         ));
         assert!(matches!(

@@ -6,6 +6,8 @@
 //! - [`permissions`]: which bus topics an identity may use; a pure function, deny by default.
 //! - [`Authority`]: all of it behind one handle; what the broker, REST and the orchestrator ask.
 
+pub mod credential;
+pub mod grants;
 pub mod identity;
 pub mod key;
 pub mod keyring;
@@ -13,11 +15,15 @@ pub mod permissions;
 pub mod session;
 pub mod token;
 
+mod agents;
 pub mod authority;
 mod error;
 mod file;
+mod roots;
+mod runs;
 
-pub use authority::{Authority, Refusal};
+pub use authority::{Admitted, Authority, Beginning, Process, Refusal};
 pub use error::Error;
+pub use grants::Grants;
 pub use identity::Identity;
 pub use permissions::Permissions;

@@ -8,13 +8,17 @@
 //! | key, scope read | nothing | everything under the prefix |
 //! | key, scope operate | requests to the orchestrator, commands to services, health checks | everything under the prefix |
 //! | key, scope admin | everything | everything |
+//! | key of limited scope | the topics where its verbs are asked for | its answers, and what a module says for `module:read` |
+//! | agent that joined | as a service without `allow`, and what its scopes add | the same |
 
 use alicia_contract::fleet::Allow;
 use alicia_contract::id::ServiceName;
 use alicia_contract::orchestrator::Verb;
 use alicia_contract::platform::Scope;
 use alicia_contract::topic::{Prefix, TOPIC_BYTES_MAX, filter_covers, filter_matches};
-use alicia_contract::{discovery, health, orchestrator};
+use alicia_contract::{discovery, health, identity, orchestrator};
+
+use crate::grants::{self, Grants};
 
 /// The grants of one identity.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -84,6 +88,7 @@ impl Permissions {
             format!("{prefix}/{name}/replies/#"),
             format!("{prefix}/system/discovery/+"),
             health::CHECK.at(prefix, &[]),
+            identity::KEYS.at(prefix, &[]),
             orchestrator::BROADCAST_COMMANDS.at(prefix, &[]),
         ];
         subscribe.extend(
@@ -114,6 +119,48 @@ impl Permissions {
                 subscribe: everything,
             },
         }
+    }
+
+    /// Of the holder of a key of limited scope, who hears the answers to its own requests.
+    #[must_use]
+    pub fn of_limited_key(prefix: &Prefix, name: &str, grants: &Grants) -> Self {
+        let own = Self {
+            publish: Vec::new(),
+            subscribe: vec![format!("{prefix}/keys/{name}/replies/#")],
+        };
+        own.with_grants(prefix, grants)
+    }
+
+    /// Of an agent that joined: what every service may, and what its scopes add.
+    #[must_use]
+    pub fn of_agent(prefix: &Prefix, name: &ServiceName, grants: &Grants) -> Self {
+        Self::of_service(prefix, name, &Allow::default()).with_grants(prefix, grants)
+    }
+
+    /// Adds what scopes grant: all of a step of the ladder; for a verb of a module the topic where it is asked for,
+    /// and for `read` what the module says.
+    fn with_grants(mut self, prefix: &Prefix, grants: &Grants) -> Self {
+        for one in grants.iter() {
+            let Some((module, verb)) = one.parts() else {
+                if let Some(scope) = grants::ladder(one) {
+                    let step = Self::of_key(prefix, scope);
+                    self.publish.extend(step.publish);
+                    self.subscribe.extend(step.subscribe);
+                }
+                continue;
+            };
+            let of_module = format!("{prefix}/system/{module}/");
+            if matches!(verb, grants::READ | "*") {
+                self.subscribe.push(format!("{of_module}#"));
+            }
+            let asked = operate(prefix)
+                .into_iter()
+                .filter(|grant| grant.filter.starts_with(&of_module))
+                .filter_map(|grant| narrowed(&grant.filter, verb));
+            self.publish
+                .extend(asked.map(|filter| self::grant(filter, Retain::Refused)));
+        }
+        self
     }
 
     /// Whether it may publish to the topic, and leave a retained message there.
@@ -155,6 +202,7 @@ fn operate(prefix: &Prefix) -> Vec<Grant> {
         .map(|verb| orchestrator::REQUESTS.at(prefix, &[verb.as_str()]))
         .collect();
     topics.push(orchestrator::SERVICE_COMMAND.filter(prefix));
+    topics.push(orchestrator::EXPLAIN.at(prefix, &[]));
     topics.push(discovery::INSTANCE_COMMAND.filter(prefix));
     topics.push(discovery::RESOLVE.at(prefix, &[]));
     topics.push(discovery::CALL.at(prefix, &[]));
@@ -164,6 +212,16 @@ fn operate(prefix: &Prefix) -> Vec<Grant> {
         .into_iter()
         .map(|filter| grant(filter, Retain::Refused))
         .collect()
+}
+
+/// What is left of a filter for one verb, which is its last level; `None` when the filter is for another.
+fn narrowed(filter: &str, verb: &str) -> Option<String> {
+    let (before, last) = filter.rsplit_once('/')?;
+    match last {
+        _ if verb == "*" => Some(filter.to_owned()),
+        "+" => Some(format!("{before}/{verb}")),
+        last => (last == verb).then(|| filter.to_owned()),
+    }
 }
 
 /// A filter of the file is under the prefix, unless it starts with `/`.
@@ -305,12 +363,98 @@ mod tests {
     }
 
     #[test]
+    fn limited_keys_ask_for_what_they_are_granted_and_hear_their_answers() {
+        let grants = ["orchestrator:restart", "health:read"]
+            .map(|text| text.parse().expect("a scope"))
+            .to_vec();
+        let key = Permissions::of_limited_key(&Prefix::default(), "ci", &Grants::new(grants));
+        assert!(key.may_publish("alicia/system/orchestrator/restart", false));
+        assert!(!key.may_publish("alicia/system/orchestrator/stop", false));
+        assert!(!key.may_publish("alicia/system/orchestrator/restart", true));
+        assert!(!key.may_publish("alicia/system/orchestrator/status", false));
+        assert!(!key.may_publish("alicia/api/command", false));
+        assert!(key.may_subscribe("alicia/keys/ci/replies/1"));
+        assert!(!key.may_subscribe("alicia/keys/other/replies/1"));
+        assert!(key.may_subscribe("alicia/system/health/monitor/status"));
+        assert!(!key.may_subscribe("alicia/system/orchestrator/status"));
+    }
+
+    #[test]
+    fn an_agent_is_as_a_service_with_what_its_scopes_add() {
+        let name = ServiceName::new("robot").expect("id");
+        let grants = Grants::new(vec!["orchestrator:*".parse().expect("a scope")]);
+        let agent = Permissions::of_agent(&Prefix::default(), &name, &grants);
+        assert!(agent.may_publish("alicia/system/health/robot", false));
+        assert!(agent.may_publish("alicia/system/orchestrator/stop", false));
+        assert!(!agent.may_publish("alicia/system/orchestrator/status", true));
+        assert!(!agent.may_publish("alicia/lamp/command", false));
+        assert!(agent.may_subscribe("alicia/robot/command"));
+    }
+
+    #[test]
     fn nothing_granted_is_nothing_allowed() {
         assert!(!Permissions::default().may_publish("a", false));
         assert!(!Permissions::default().may_subscribe("a"));
     }
 
+    /// A matcher so plain that it is right: by recursion, level by level (MQTT 5 section 4.7).
+    fn naive(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter, topic) {
+            ([], []) | (["#"], _) => true,
+            ([], _) | (_, []) => false,
+            ([level, filter @ ..], [found, topic @ ..]) => {
+                (*level == "+" || level == found) && naive(filter, topic)
+            }
+        }
+    }
+
+    fn levels(text: &str) -> Vec<&str> {
+        text.split('/').collect()
+    }
+
     proptest! {
+        /// The computed permissions say of every topic what a naive reading of the same grants says.
+        #[test]
+        fn publishing_is_what_a_naive_matcher_says(
+            filters in prop::collection::vec("(a|b|\\+)(/(a|b|c|\\+)){0,3}(/#)?", 0..4),
+            topic in "(alicia|other)(/(a|b|c|system|health|replies)){0,4}",
+        ) {
+            let allow = Allow { publish: filters.clone(), ..Allow::default() };
+            let name = ServiceName::new("x").expect("id");
+            let found = Permissions::of_service(&Prefix::default(), &name, &allow);
+            let own = ["system/health/x", "system/metrics/x", "system/discovery/register",
+                "system/discovery/unregister", "+/replies/#", "keys/+/replies/#", "system/replies/#"];
+            let expected = own.iter().copied().chain(filters.iter().map(String::as_str))
+                .any(|filter| naive(&levels(&format!("alicia/{filter}")), &levels(&topic)));
+            // Others add to what every service may publish: what is granted here must be, and nothing of `allow` more.
+            if expected {
+                prop_assert!(found.may_publish(&topic, false), "{}", topic);
+            } else {
+                let plain = Permissions::of_service(&Prefix::default(), &name, &Allow::default());
+                prop_assert_eq!(found.may_publish(&topic, false), plain.may_publish(&topic, false));
+            }
+        }
+
+        /// A granted subscription never reaches a topic that a naive reading of the grants keeps back.
+        #[test]
+        fn subscribing_never_reaches_what_a_naive_matcher_keeps_back(
+            grants in prop::collection::vec("(a|b|\\+)(/(a|b|\\+)){0,2}(/#)?", 0..4),
+            filter in "(alicia|\\+)(/(a|b|c|\\+)){0,3}(/#)?",
+            topic in "alicia(/(a|b|c)){0,4}",
+        ) {
+            let allow = Allow { subscribe: grants.clone(), ..Allow::default() };
+            let name = ServiceName::new("x").expect("id");
+            let found = Permissions::of_service(&Prefix::default(), &name, &allow);
+            let plain = Permissions::of_service(&Prefix::default(), &name, &Allow::default());
+            if found.may_subscribe(&filter) && !plain.may_subscribe(&filter)
+                && naive(&levels(&filter), &levels(&topic))
+            {
+                let granted = grants.iter()
+                    .any(|grant| naive(&levels(&format!("alicia/{grant}")), &levels(&topic)));
+                prop_assert!(granted, "{} by {}", topic, filter);
+            }
+        }
+
         /// Whatever a service may subscribe to, it sees nothing of another service's commands.
         #[test]
         fn no_filter_reaches_another_services_commands(

@@ -30,6 +30,10 @@ impl RootKey {
         Self(bytes)
     }
 
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     fn mac(&self, text: &str) -> Hmac<Sha256> {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
@@ -77,7 +81,8 @@ struct Claims {
     epoch: Epoch,
 }
 
-/// Signs a token for a module or an instance of a service; `None` for the holder of a key, who has one already.
+/// Signs a token for a module or an instance of a service; `None` for the holder of a key, who has one already,
+/// and for an agent that joined, which has credentials.
 #[must_use]
 pub fn sign(root: &RootKey, identity: &Identity) -> Option<String> {
     let claims = match identity.clone() {
@@ -97,7 +102,7 @@ pub fn sign(root: &RootKey, identity: &Identity) -> Option<String> {
             instance: Some(instance),
             epoch,
         },
-        Identity::Key { .. } => return None,
+        Identity::Key { .. } | Identity::Limited { .. } | Identity::Agent { .. } => return None,
     };
     let claims = serde_json::to_vec(&claims).expect("claims are plain text and numbers");
     Some(root.seal(TOKEN_PREFIX, &claims))

@@ -148,6 +148,19 @@ impl Operation {
         Self::new(Method::Delete, path, summary, Access::Scope(Scope::Operate))
     }
 
+    /// The word for it in scopes such as `orchestrator:restart`: `read` for all that reads, else the last level of
+    /// the path, or `create` and `delete` where that varies.
+    #[must_use]
+    pub fn verb(&self) -> &'static str {
+        let last = self.path.rsplit('/').next().unwrap_or_default();
+        match self.method {
+            Method::Get => "read",
+            Method::Delete => "delete",
+            Method::Post if last.is_empty() || last.starts_with('{') => "create",
+            _ => last,
+        }
+    }
+
     /// Who may call it.
     #[must_use]
     pub fn access(mut self, access: Access) -> Self {
@@ -239,8 +252,10 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
     /// Adds an operation.
     #[must_use]
     pub fn with<T: 'static>(mut self, operation: Operation, handler: impl Handler<T, S>) -> Self {
-        let access = operation.access;
-        let guard = from_fn(move |request: Request, next: Next| guard(access, request, next));
+        let (access, verb, path) = (operation.access, operation.verb(), operation.path);
+        let guard = from_fn(move |request: Request, next: Next| {
+            guard(access, Asked { path, verb }, request, next)
+        });
         let route = on(operation.method.filter(), handler).layer(guard);
         self.router = self.router.route(operation.path, route);
         self.operations.push(operation);
@@ -259,12 +274,40 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
     }
 }
 
+/// The module that a request was routed to, put there by the host: scopes of single verbs name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalledModule(pub &'static str);
+
+/// What is asked for, in the words of scopes.
+#[derive(Debug, Clone, Copy)]
+struct Asked {
+    path: &'static str,
+    verb: &'static str,
+}
+
+impl Asked {
+    /// Of a module what the host says, of the platform's own routes the part behind `/api/`.
+    fn module(self, request: &Request) -> &'static str {
+        let called = request.extensions().get::<CalledModule>();
+        called.map_or_else(
+            || {
+                let below = self.path.strip_prefix("/api/").unwrap_or_default();
+                below.split('/').next().unwrap_or_default()
+            },
+            |called| called.0,
+        )
+    }
+}
+
 /// Lets a request through when its caller may call the operation.
-async fn guard(access: Access, request: Request, next: Next) -> Response {
+async fn guard(access: Access, asked: Asked, request: Request, next: Next) -> Response {
     let identity = request.extensions().get::<Identity>();
     let refusal = match (access, identity) {
         (Access::Open, _) | (Access::Authenticated, Some(_)) => None,
         (Access::Scope(needed), Some(identity)) if identity.has_scope(needed) => None,
+        (Access::Scope(_), Some(identity)) if identity.may(asked.module(&request), asked.verb) => {
+            None
+        }
         (Access::Scope(needed), Some(identity)) => Some(ApiError::forbidden(identity, needed)),
         (_, None) => Some(ApiError::unauthenticated()),
     };

@@ -13,6 +13,7 @@ use alicia_store::Store;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::desk::Desk;
 use crate::paths::Paths;
 use crate::spawn::Spawner;
 
@@ -37,6 +38,8 @@ pub struct Context {
     pub addresses: Addresses,
     /// Set when the bus is somebody else's broker: what services log in with there.
     pub external_bus: Option<ExternalBus>,
+    /// Where the host is asked about the file.
+    pub desk: Desk,
     /// Starts tasks.
     pub tasks: Spawner,
     /// Seeds every random choice of the module; fixed in tests.

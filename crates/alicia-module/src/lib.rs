@@ -9,13 +9,16 @@ pub mod context;
 
 pub mod api;
 pub mod clock;
+pub mod desk;
 pub mod metrics;
 pub mod paths;
 pub mod spawn;
 pub mod spec;
+pub mod trace;
 
 pub use api::{Access, Api, ApiError, Caller, Operation};
 pub use clock::Clock;
+pub use desk::{Candidate, Desk, DeskError};
 pub use context::{Addresses, Context, ExternalBus};
 pub use metrics::Exposition;
 pub use module::{ConfigFault, Ending, Error, Health, Module, Reload};

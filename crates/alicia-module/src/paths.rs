@@ -8,6 +8,8 @@ pub struct Paths {
     data: PathBuf,
     /// The directory of `alicia.yaml`; relative paths of services start there.
     base: PathBuf,
+    /// Where the key of the stored secrets lies, when not beside them.
+    vault_key: Option<PathBuf>,
 }
 
 impl Paths {
@@ -17,7 +19,14 @@ impl Paths {
         Self {
             data: data.into(),
             base: base.into(),
+            vault_key: None,
         }
+    }
+
+    /// The same layout with the key of the stored secrets in another place.
+    #[must_use]
+    pub fn with_vault_key(self, vault_key: Option<PathBuf>) -> Self {
+        Self { vault_key, ..self }
     }
 
     /// The data directory.
@@ -68,10 +77,34 @@ impl Paths {
         self.data.join("credentials")
     }
 
+    /// Where instances renew their credentials.
+    #[must_use]
+    pub fn renewal_socket(&self) -> PathBuf {
+        self.credentials().join("renew.sock")
+    }
+
     /// Root key and API keys.
     #[must_use]
     pub fn identity(&self) -> PathBuf {
         self.data.join("identity")
+    }
+
+    /// The stored secrets, sealed.
+    #[must_use]
+    pub fn secrets(&self) -> PathBuf {
+        self.data.join("secrets")
+    }
+
+    /// Where the key of the stored secrets lies, when not beside them.
+    #[must_use]
+    pub fn vault_key(&self) -> Option<&Path> {
+        self.vault_key.as_deref()
+    }
+
+    /// The keys of the audit log, and its signed checkpoints unless they go elsewhere.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.data.join("audit")
     }
 
     /// The first admin key.

@@ -99,7 +99,11 @@ impl Delivery {
             return true;
         }
         let subject = self.core.clients.subject(&from.id.client_id);
-        subject.is_none_or(|subject| subject.may_publish(&publish.topic, publish.retain).is_ok())
+        let topic = &publish.topic;
+        subject.is_none_or(|subject| {
+            let may_speak = subject.may_act().is_ok() || subject.is_farewell(topic);
+            may_speak && subject.may_publish(topic, publish.retain).is_ok()
+        })
     }
 }
 

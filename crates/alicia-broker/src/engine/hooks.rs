@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rmqtt::codec::v5::{PublishAckReason, SubscribeAckReason, ToReasonCode};
+use alicia_contract::envelope::SOURCE_PROPERTY;
+use rmqtt::codec::v5::{PublishAckReason, PublishProperties, SubscribeAckReason, ToReasonCode};
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};
 use rmqtt::session::Session;
 use rmqtt::types::{
-    AuthResult, ConnectInfo, Disconnect, Publish, PublishAclResult, PublishResult,
+    AuthResult, ConnectInfo, Disconnect, Id, Publish, PublishAclResult, PublishResult,
     Reason as SessionReason, Subscribe, SubscribeAclResult,
 };
 
@@ -20,7 +21,7 @@ use super::topic;
 use super::vault::{Lasting, Vault};
 use crate::authority::{Attempt, Reason, Refusal};
 
-const HANDLED: [Type; 10] = [
+const HANDLED: [Type; 11] = [
     Type::ClientAuthenticate,
     Type::ClientConnected,
     Type::ClientDisconnected,
@@ -28,6 +29,7 @@ const HANDLED: [Type; 10] = [
     Type::SessionSubscribed,
     Type::SessionUnsubscribed,
     Type::ClientSubscribeCheckAcl,
+    Type::MessagePublish,
     Type::MessagePublishCheckAcl,
     Type::MessageExpiryCheck,
     Type::MessageDropped,
@@ -67,6 +69,9 @@ impl Handler for Hooks {
             Parameter::ClientSubscribeCheckAcl(session, subscribe) => Some(
                 HookResult::SubscribeAclResult(self.subscribe(session, subscribe).await),
             ),
+            Parameter::MessagePublish(_, from, publish) => {
+                self.stamped(&from.id, publish).map(HookResult::Publish)
+            }
             Parameter::MessagePublishCheckAcl(session, publish) => {
                 Some(HookResult::PublishAclResult(self.publish(session, publish)))
             }
@@ -212,6 +217,7 @@ impl Hooks {
     ) -> Result<(), Refusal> {
         let filter = &subscribe.topic_filter;
         topic::check_filter(filter, &self.core.limits)?;
+        client.subject.may_act()?;
         client.subject.may_subscribe(filter)?;
         let Ok(subscriptions) = session.subscriptions().await else {
             return Ok(());
@@ -223,6 +229,24 @@ impl Hooks {
             return Err(Refusal::new(Reason::TooManySubscriptions, detail));
         }
         Ok(())
+    }
+
+    /// The message with the name of its authenticated sender, and no other; `None` when it goes as it came.
+    fn stamped(&self, id: &Id, publish: &Publish) -> Option<Publish> {
+        let clients = &self.core.clients;
+        let subject = clients
+            .of(id)
+            .map(|client| Arc::clone(&client.subject))
+            .or_else(|| clients.subject(&id.client_id))?;
+        let name = subject.stamp(&publish.topic)?;
+        let mut publish = publish.clone();
+        let properties = publish
+            .properties
+            .get_or_insert_with(PublishProperties::default);
+        let users = &mut properties.user_properties;
+        users.retain(|(property, _)| &**property != SOURCE_PROPERTY);
+        users.push((SOURCE_PROPERTY.into(), name.into()));
+        Some(publish)
     }
 
     fn publish(&self, session: &Session, publish: &Publish) -> PublishAclResult {
@@ -250,6 +274,7 @@ impl Hooks {
     fn check_publish(&self, client: &Client, publish: &Publish) -> Result<(), Refusal> {
         let (core, subject) = (&self.core, &client.subject);
         topic::check_name(&publish.topic, &core.limits)?;
+        subject.may_act()?;
         subject.may_publish(&publish.topic, publish.retain)?;
         subject.check_payload(&publish.topic, &publish.payload)?;
         let bytes = packet::body_bytes(publish);

@@ -43,6 +43,7 @@ fn fleet(names: &[&str]) -> Fleet {
     Fleet {
         name: "test".into(),
         services: names.iter().map(service).collect(),
+        ..Fleet::default()
     }
 }
 
@@ -87,6 +88,7 @@ impl Home {
             program: "alicia".into(),
             addresses,
             external_bus: None,
+            desk: Default::default(),
             tasks,
             seed: 1,
         };
@@ -261,7 +263,8 @@ async fn who_loses_the_identity_loses_the_connection() {
     let home = Home::start(directory.path()).await;
     let new = NewKey {
         name: ServiceName::new("ann").unwrap(),
-        scope: Scope::Read,
+        scope: Some(Scope::Read),
+        scopes: Vec::new(),
         expires_days: None,
     };
     let (key, _) = home

@@ -9,7 +9,7 @@ use crate::unit::Period;
 ///
 /// The numbers come from heartbeats: `steps`, `tokens`, `cost_usd`, `tool_calls`, `tool_errors` only rise; `queue_age_s`,
 /// `ttft_ms` and `repeats` are as of now. The names of OpenTelemetry for generative AI are understood as well.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentLimits {
     /// No step for this long is an alert (`agent_stuck`). 1s to 7d.

@@ -1,5 +1,7 @@
 //! What an operation answers when it does not do what was asked: a problem document (RFC 9457).
 
+use std::time::Duration;
+
 use alicia_contract::platform::Scope;
 use alicia_contract::problem::{InputFault, PROBLEM_CONTENT_TYPE, Problem};
 use alicia_identity::Identity;
@@ -14,6 +16,7 @@ pub struct ApiError {
     title: &'static str,
     detail: String,
     faults: Vec<InputFault>,
+    retry_after: Option<Duration>,
 }
 
 impl ApiError {
@@ -32,7 +35,15 @@ impl ApiError {
             title,
             detail: detail.into(),
             faults: Vec::new(),
+            retry_after: None,
         }
+    }
+
+    /// Says when to try again, in the header `Retry-After`, in whole seconds.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
     /// Names each single fault of the input.
@@ -128,6 +139,10 @@ impl ApiError {
     }
 }
 
+/// The code of the problem document that an answer is, in the extensions of the answer.
+#[derive(Debug, Clone)]
+pub struct ProblemCode(pub String);
+
 /// An error with all its causes in one line.
 #[must_use]
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
@@ -142,6 +157,12 @@ impl IntoResponse for ApiError {
         let content_type = HeaderValue::from_static(PROBLEM_CONTENT_TYPE);
         let mut response =
             (self.status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+        if let Some(wait) = self.retry_after {
+            let wait_s = wait.as_secs_f64().ceil().max(1.0);
+            let value = HeaderValue::from_str(&wait_s.to_string()).expect("digits");
+            response.headers_mut().insert(header::RETRY_AFTER, value);
+        }
+        response.extensions_mut().insert(ProblemCode(self.code));
         if self.status == StatusCode::UNAUTHORIZED {
             response
                 .headers_mut()
