@@ -1,14 +1,13 @@
 //! A thermostat: hears the rooms, says whether to heat, and takes a target.
 
-use alicia_sdk::{Error, Message, Service, json};
+use alicia_sdk::{Capability, Error, Message, Service, json};
 use std::time::Duration;
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     Service::from_env("thermostat")?
         .version("1.0.0")
-        .capability("set-target", "sets the wanted temperature")
-        .command("set", |cx, celsius: f64| async move {
+        .capability(Capability::new("heat-to"), |cx, celsius: f64| async move {
             cx.set("thermostat/target", &celsius).await?;
             Ok(json!({ "target": celsius }))
         })

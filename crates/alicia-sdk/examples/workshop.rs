@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
-use alicia_sdk::{Error, HeartbeatStatus, Message, Service, Value, json};
+use alicia_sdk::{Capability, Error, HeartbeatStatus, JsonSchema, Message, Service, Value, json};
 
 #[derive(serde::Deserialize)]
 struct Wait {
     ms: u64,
+}
+
+#[derive(serde::Deserialize, JsonSchema)]
+struct Glue {
+    /// 1 to 9.
+    #[schemars(range(min = 1, max = 9))]
+    parts: u32,
 }
 
 /// A test makes the heartbeats rare, to tell answers from them: the first argument, in seconds.
@@ -19,7 +26,13 @@ fn heartbeat_every() -> Duration {
 async fn main() -> Result<(), Error> {
     Service::from_env("workshop")?
         .version("1.2.3")
-        .capability("echo", "says it again")
+        .capability(
+            Capability::new("glue").version("2.0.0").tag("wood"),
+            |cx, glue: Glue| async move {
+                let by = cx.instance().to_string();
+                Ok(json!({ "glued": glue.parts, "by": by }))
+            },
+        )
         .label("room", "cellar")
         .heartbeat_every(heartbeat_every())
         .command_deadline(Duration::from_secs(2))

@@ -1,11 +1,14 @@
-//! The commands of a service: from a request on `{service}/command` to its answer.
+//! The commands of a service: from a request on one of its command topics to its answer.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use alicia_bus::{Request, Requests};
 use alicia_contract::Problem;
 use alicia_contract::orchestrator::ServiceCommand;
+use futures_util::FutureExt;
+use futures_util::future::select_all;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -33,10 +36,14 @@ pub(crate) fn built_in() -> Commands {
     BTreeMap::from([("ping".to_owned(), ping), ("status".to_owned(), status)])
 }
 
-/// Serves until the service stops, and then finishes what has begun.
+/// Requests on one command topic.
+pub(crate) type CommandRequests = Requests<ServiceCommand, Value>;
+
+/// Serves until the service stops, and then finishes what has begun. What waits by then is told at once that it
+/// was not begun, so that its caller may ask another instance.
 pub(crate) async fn serve(
     cx: Context,
-    mut requests: Requests<ServiceCommand, Value>,
+    mut requests: Vec<CommandRequests>,
     commands: Commands,
     deadline: Duration,
 ) {
@@ -45,7 +52,7 @@ pub(crate) async fn serve(
         tokio::select! {
             () = cx.stopping() => break,
             Some(_) = running.join_next(), if !running.is_empty() => {}
-            request = requests.next(), if running.len() < COMMANDS_MAX => match request {
+            request = next(&mut requests), if running.len() < COMMANDS_MAX => match request {
                 Some(request) => {
                     let handling = prepare(&cx, &request, &commands, deadline);
                     running.spawn(answer(cx.clone(), request, handling));
@@ -54,7 +61,41 @@ pub(crate) async fn serve(
             }
         }
     }
+    while let Some(Some(request)) = next(&mut requests).now_or_never() {
+        let detail = "the service stops and has not begun with this".to_owned();
+        let refused = problem(503, "service.stopping", "The service stops", detail);
+        if let Err(error) = request.respond(Err(refused)).await {
+            tracing::debug!(%error, "an answer did not get through");
+        }
+    }
+    drop(requests);
     while running.join_next().await.is_some() {}
+}
+
+/// The next request of any topic; `None` when the bus is closed, or there is no topic.
+async fn next(requests: &mut [CommandRequests]) -> Option<Request<ServiceCommand, Value>> {
+    let waiting = requests.iter_mut().map(|topic| Box::pin(topic.next()));
+    let waiting: Vec<_> = waiting.collect();
+    if waiting.is_empty() {
+        return std::future::pending().await;
+    }
+    select_all(waiting).await.0
+}
+
+/// Counts a command while it is carried out, however it ends.
+struct InFlight<'c>(&'c Context);
+
+impl<'c> InFlight<'c> {
+    fn begin(cx: &'c Context) -> Self {
+        cx.inner().in_flight.fetch_add(1, Relaxed);
+        Self(cx)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.inner().in_flight.fetch_sub(1, Relaxed);
+    }
 }
 
 type Handling = handler::Boxed<Result<Value, Problem>>;
@@ -85,7 +126,10 @@ fn prepare(
 }
 
 async fn answer(cx: Context, request: Request<ServiceCommand, Value>, handling: Handling) {
-    let answer = handling.await;
+    let answer = {
+        let _counted = InFlight::begin(&cx);
+        handling.await
+    };
     cx.count(if answer.is_ok() {
         "commands"
     } else {

@@ -1,12 +1,14 @@
 //! What a handler is given: the bus, who it is, and a word with the monitor.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use alicia_bus::Bus;
+use alicia_contract::discovery::{CALL, CapabilityCall};
 use alicia_contract::health::HeartbeatStatus;
 use alicia_contract::orchestrator::{SERVICE_COMMAND, ServiceCommand};
-use alicia_contract::{InstanceId, ServiceName};
+use alicia_contract::{InstanceId, Period, ServiceName};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +31,8 @@ pub(crate) struct Inner {
     pub(crate) bus: Bus,
     pub(crate) environment: Environment,
     pub(crate) vitals: Vitals,
+    /// Commands that are being carried out.
+    pub(crate) in_flight: AtomicU32,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -38,6 +42,7 @@ impl Context {
             bus,
             environment,
             vitals: Vitals::new(),
+            in_flight: AtomicU32::new(0),
             stopping: CancellationToken::new(),
         };
         Self {
@@ -141,6 +146,35 @@ impl Context {
             .call(SERVICE_COMMAND, &[service], &command, deadline)
             .await?;
         Ok(serde_json::from_value(answer)?)
+    }
+
+    /// Has a capability carried out by exactly one instance that fits and is well, whichever service it belongs
+    /// to, and waits for its answer. The registry chooses the instance and checks the input and the output.
+    ///
+    /// # Errors
+    /// When nobody can be chosen, the input does not fit, there is no answer in time, or it is an error.
+    pub async fn use_capability<A: DeserializeOwned>(
+        &self,
+        capability: &str,
+        input: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<A, Error> {
+        let name = capability.parse().map_err(|_| Error::Invalid {
+            variable: "a capability",
+            found: capability.to_owned(),
+            expected: "1 to 63 of a-z, 0-9 and -",
+        })?;
+        let call = CapabilityCall {
+            capability: name,
+            service: None,
+            version: None,
+            tags: Vec::new(),
+            input: serde_json::to_value(input)?,
+            timeout: Some(Period(deadline)),
+            retry: false,
+        };
+        let answer = self.bus().call(CALL, &[], &call, deadline).await?;
+        Ok(serde_json::from_value(answer.output)?)
     }
 
     /// Raises a counter, which heartbeats and `/metrics` show.

@@ -45,17 +45,18 @@ where
     })
 }
 
-/// No arguments are as good as an empty object, for handlers whose fields are all optional.
+/// No arguments are as good as an empty object, for handlers whose fields are all optional, and the other way
+/// round, for those that take none.
 fn read_arguments<Q: DeserializeOwned>(arguments: Value) -> Result<Q, Error> {
-    let is_null = arguments.is_null();
+    let other = match &arguments {
+        Value::Null => Some(Value::Object(Map::new())),
+        Value::Object(fields) if fields.is_empty() => Some(Value::Null),
+        _ => None,
+    };
     serde_json::from_value(arguments)
-        .or_else(|error| {
-            let empty = Value::Object(Map::new());
-            if is_null {
-                serde_json::from_value(empty)
-            } else {
-                Err(error)
-            }
+        .or_else(|error| match other {
+            Some(other) => serde_json::from_value(other),
+            None => Err(error),
         })
         .map_err(|error| {
             Error::Refused(Box::new(problem(
@@ -197,6 +198,8 @@ mod tests {
             Arguments { n: 0 }
         );
         read_arguments::<()>(Value::Null).expect("reads");
+        read_arguments::<()>(json!({})).expect("reads");
+        assert!(read_arguments::<()>(json!({"n": 1})).is_err());
         assert_eq!(
             read_arguments::<Value>(Value::Null).expect("reads"),
             Value::Null

@@ -21,10 +21,11 @@
 //! }
 //! ```
 //!
-//! Reading order: [`Service`] (what is declared), [`Context`] (what handlers are given), then inwards:
+//! Reading order: [`Service`] and [`Capability`] (what is declared), [`Context`] (what handlers are given), then inwards:
 //! `run` (start to stop), `presence` (registration and heartbeats), `commands`, `handler`, `vitals`,
 //! `page` (`/health` over HTTP), `environment`.
 
+mod capability;
 mod commands;
 mod context;
 mod environment;
@@ -39,10 +40,12 @@ mod vitals;
 
 pub use alicia_bus::{Bus, Message};
 pub use alicia_contract as contract;
-pub use alicia_contract::discovery::{Capability, Kind};
+pub use alicia_contract::discovery::Kind;
 pub use alicia_contract::health::HeartbeatStatus;
+pub use schemars::{self, JsonSchema};
 pub use serde_json::{Value, json};
 
+pub use capability::Capability;
 pub use context::Context;
 pub use error::Error;
 pub use service::Service;

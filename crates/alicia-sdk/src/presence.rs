@@ -1,11 +1,13 @@
 //! The signs of life: registration, heartbeats, answers to health checks, goodbye.
 
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use alicia_bus::{Subscription, Will};
-use alicia_contract::discovery::{Endpoints, REGISTER, Registration, UNREGISTER, Unregistration};
+use alicia_contract::discovery::{
+    Endpoints, INSTANCE_COMMAND, REGISTER, Registration, UNREGISTER, Unregistration,
+};
 use alicia_contract::health::{CheckRequest, HEARTBEAT, Heartbeat, HeartbeatStatus};
-use alicia_contract::orchestrator::SERVICE_COMMAND;
 use serde_json::json;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -37,12 +39,12 @@ pub(crate) fn will(environment: &Environment) -> Will {
 
 /// Where it can be reached.
 pub(crate) fn endpoints(environment: &Environment) -> Endpoints {
-    let service = environment.service.as_str();
+    let own = [environment.service.as_str(), environment.instance.as_str()];
     Endpoints {
         http: environment
             .port
             .map(|port| format!("http://127.0.0.1:{port}")),
-        mqtt: Some(SERVICE_COMMAND.at(&environment.prefix, &[service])),
+        mqtt: Some(INSTANCE_COMMAND.at(&environment.prefix, &own)),
         ..Endpoints::default()
     }
 }
@@ -63,6 +65,8 @@ pub(crate) fn heartbeat(cx: &Context) -> Heartbeat {
         "reconnects".to_owned(),
         bus.connections.saturating_sub(1) as f64,
     );
+    let mut resources = inner.vitals.resources();
+    resources.insert("in_flight".to_owned(), inner.in_flight.load(Relaxed) as f64);
     Heartbeat {
         service: cx.service().clone(),
         instance: Some(cx.instance().clone()),
@@ -71,7 +75,7 @@ pub(crate) fn heartbeat(cx: &Context) -> Heartbeat {
         uptime_s: inner.vitals.uptime().as_secs_f64(),
         interval_s: None,
         counters,
-        resources: inner.vitals.resources(),
+        resources,
     }
 }
 

@@ -8,6 +8,7 @@
 use std::io::IsTerminal as _;
 
 use alicia_bus::{Bus, Options};
+use alicia_contract::discovery::{INSTANCE_COMMAND, shared_commands};
 use alicia_contract::health::CHECK;
 use alicia_contract::orchestrator::SERVICE_COMMAND;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, timeout};
 use tracing_subscriber::EnvFilter;
 
-use crate::commands;
+use crate::commands::{self, CommandRequests};
 use crate::context::Context;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -86,15 +87,9 @@ impl Service {
         while let Err(alicia_bus::Error::TimedOut { .. }) = cx.bus().connected(CONNECT_LOOK).await {
             tracing::info!("waiting for the bus");
         }
-        let command_topic = command_topic(&self.environment);
-        match persist(|| cx.bus().serve_at(&command_topic)).await {
-            Ok(requests) => {
-                let serving =
-                    commands::serve(cx.clone(), requests, self.commands, self.command_deadline);
-                work.spawn(serving);
-            }
-            Err(error) => refused(cx, &error, &command_topic),
-        }
+        let requests = command_requests(cx, &self.environment).await;
+        let serving = commands::serve(cx.clone(), requests, self.commands, self.command_deadline);
+        work.spawn(serving);
         let checks = match persist(|| cx.bus().events(CHECK)).await {
             Ok(checks) => Some(checks),
             Err(error) => {
@@ -133,8 +128,31 @@ fn refused(cx: &Context, error: &alicia_bus::Error, filter: &str) {
     cx.inner().vitals.refused(filter);
 }
 
-fn command_topic(environment: &Environment) -> String {
-    SERVICE_COMMAND.at(&environment.prefix, &[environment.service.as_str()])
+/// Its own command topic, on which it alone is asked, and the service's, which the instances share.
+async fn command_requests(cx: &Context, environment: &Environment) -> Vec<CommandRequests> {
+    let prefix = &environment.prefix;
+    let service = environment.service.as_str();
+    let own = INSTANCE_COMMAND.at(prefix, &[service, environment.instance.as_str()]);
+    let shared = shared_commands(prefix, &environment.service);
+    let mut requests = Vec::new();
+    match persist(|| cx.bus().serve_at(&own)).await {
+        Ok(heard) => requests.push(heard),
+        Err(error) => refused(cx, &error, &own),
+    }
+    match persist(|| cx.bus().serve_at(&shared)).await {
+        Ok(heard) => requests.push(heard),
+        // A broker without shared subscriptions: then every instance hears what is said to the service.
+        Err(alicia_bus::Error::Refused { reason, .. }) => {
+            tracing::info!(reason, "the broker knows no shared subscriptions");
+            let all = SERVICE_COMMAND.at(prefix, &[service]);
+            match persist(|| cx.bus().serve_at(&all)).await {
+                Ok(heard) => requests.push(heard),
+                Err(error) => refused(cx, &error, &all),
+            }
+        }
+        Err(error) => refused(cx, &error, &shared),
+    }
+    requests
 }
 
 fn options(environment: &Environment) -> Options {

@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alicia_bus::Message;
 use alicia_contract::InstanceId;
-use alicia_contract::discovery::{Capability, Kind, LEASE_DEFAULT, PROTOCOL_MAJOR, Registration};
+use alicia_contract::discovery::{Kind, LEASE_DEFAULT, PROTOCOL_MAJOR, Registration};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use crate::capability::{self, Capability};
 use crate::commands::{self, Commands};
 use crate::context::Context;
 use crate::environment::Environment;
@@ -107,31 +109,52 @@ impl Service {
         self
     }
 
-    /// Something that it can do, with one line about it.
-    pub fn capability(self, name: &str, description: &str) -> Self {
-        match name.parse() {
-            Ok(name) => self.capability_of(Capability {
-                name,
-                version: "0.1.0".to_owned(),
-                description: Some(description.to_owned()),
-                input_schema: Value::Null,
-                output_schema: Value::Null,
-                cost_usd: None,
-                latency_ms: None,
-                tags: Vec::new(),
-            }),
-            Err(_) => self.faulty(Error::Invalid {
-                variable: "a capability",
-                found: name.to_owned(),
-                expected: "1 to 63 of a-z, 0-9 and -",
-            }),
+    /// Something that it can do, and how. Others find it by its name, version and tags, and call it with
+    /// `alicia call`, REST, or [`Context::use_capability`]; one instance carries each call out. Inputs that do
+    /// not fit its schema are refused before the handler is called.
+    ///
+    /// ```no_run
+    /// # use alicia_sdk::{Capability, Error, JsonSchema, Service};
+    /// #[derive(serde::Deserialize, JsonSchema)]
+    /// struct Greet { name: String }
+    /// # fn declare(service: Service) -> Service {
+    /// service.capability(Capability::new("greet").version("1.0.0").tag("friendly"), |_cx, asked: Greet| async move {
+    ///     Ok(format!("Hello, {}!", asked.name))
+    /// })
+    /// # }
+    /// ```
+    pub fn capability<Q, A, F, R>(mut self, capability: Capability, handler: F) -> Self
+    where
+        Q: DeserializeOwned + JsonSchema + Send + 'static,
+        A: Serialize + JsonSchema + 'static,
+        F: Fn(Context, Q) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<A, Error>> + Send + 'static,
+    {
+        let said = match capability.of_types::<Q, A>().done() {
+            Ok(said) => said,
+            Err(fault) => return self.faulty(fault),
+        };
+        let name = said.name.to_string();
+        let handler = match capability::guarded_by(&said.input_schema, handler::command(handler)) {
+            Ok(handler) => handler,
+            Err(fault) => return self.faulty(fault),
+        };
+        self.registration.capabilities.push(said);
+        match self.commands.insert(name.clone(), handler) {
+            None => self,
+            Some(_) => self.faulty(Error::CommandTwice(name)),
         }
     }
 
-    /// Something that it can do, in full.
-    pub fn capability_of(mut self, capability: Capability) -> Self {
-        self.registration.capabilities.push(capability);
-        self
+    /// Something that it can do and that is not called over the bus: others find it, and reach it elsewhere.
+    pub fn offers(mut self, capability: Capability) -> Self {
+        match capability.done() {
+            Ok(said) => {
+                self.registration.capabilities.push(said);
+                self
+            }
+            Err(fault) => self.faulty(fault),
+        }
     }
 
     /// A label to find it by.
@@ -165,10 +188,10 @@ impl Service {
         self
     }
 
-    /// Carries out a command that comes on `{service}/command`. Several run at the same time. `ping`,
-    /// which answers, and `status`, which answers with a heartbeat, are there already.
+    /// Carries out a command that comes on `{service}/command` or on the instance's own topic. Several run at
+    /// the same time. `ping`, which answers, and `status`, which answers with a heartbeat, are there already.
     ///
-    /// Each instance of the service hears each command; the caller takes the first answer. Delivery may
+    /// The instances of a service share `{service}/command`: one of them hears each command. Delivery may
     /// repeat only with a new `message_id`, that is when the caller asks again.
     pub fn command<Q, A, F, R>(mut self, name: &str, handler: F) -> Self
     where

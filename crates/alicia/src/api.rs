@@ -92,6 +92,20 @@ impl ApiClient {
         Ok(self.send(request).await?.json().await?)
     }
 
+    /// As [`Self::post`], for what may take so long by itself.
+    pub(crate) async fn post_within<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        takes: Duration,
+    ) -> Outcome<T> {
+        let request = self
+            .request(Method::POST, path)
+            .json(body)
+            .timeout(takes.saturating_add(ANSWER_TIMEOUT));
+        Ok(self.send(request).await?.json().await?)
+    }
+
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
         let request = self.request(Method::DELETE, path).timeout(ANSWER_TIMEOUT);
         Ok(self.send(request).await?.json().await?)

@@ -108,6 +108,12 @@ pub(crate) enum Command {
     Scale(Scale),
     /// Show alerts.
     Alerts(Alerts),
+    /// Have a capability carried out by one instance that fits and is well.
+    Call(Call),
+    /// List who is registered and what they can do.
+    Agents(Agents),
+    /// Show the best instances for a capability, and why the others are not.
+    Resolve(Resolve),
     /// Take over a changed file.
     Reload,
     /// Speak and listen on the message bus.
@@ -123,6 +129,8 @@ pub(crate) enum Command {
     /// Write a new service that runs as it is.
     #[command(subcommand)]
     New(New),
+    /// Turn the files of compose, supervisord, pm2, process-compose, a Procfile or systemd into an alicia.yaml.
+    Import(crate::command::import::Import),
     /// Print the JSON Schema of alicia.yaml, for editors.
     Schema,
     /// Run single modules, for example against a bus on another broker.
@@ -134,6 +142,9 @@ pub(crate) enum Command {
     /// The process that holds the services; started by `up`.
     #[command(hide = true)]
     Keeper(Keeper),
+    /// Stands for a container; started by the orchestrator.
+    #[command(hide = true, subcommand)]
+    Container(crate::command::container::Container),
     /// A service of the built-in example fleet.
     #[command(hide = true)]
     Example(Example),
@@ -230,6 +241,107 @@ pub(crate) struct Scale {
     pub(crate) instances: u32,
 }
 
+/// `alicia call`
+#[derive(Debug, Args)]
+#[command(
+    disable_version_flag = true,
+    override_usage = "alicia call [OPTIONS] [SERVICE] CAPABILITY [JSON]",
+    after_help = "Examples:
+  alicia call sensors measure                        what the service `sensors` measures now
+  alicia call notifier notify '{\"text\": \"tea\"}'    with an input
+  alicia call tell-time                              the capability alone, when one service has it
+  echo '{\"text\": \"tea\"}' | alicia call notify -    the input from standard input
+
+The input is checked against the schema of the capability before it is sent, the output before it is shown.
+Exit codes: 0 answered, 1 refused or failed, 2 the command line or the input is no JSON, 3 no fleet runs."
+)]
+pub(crate) struct Call {
+    /// The service (may be left out), the capability, and the input as JSON or - for standard input. Default input: {}.
+    #[arg(required = true, num_args = 1..=3, value_name = "WHAT")]
+    pub(crate) what: Vec<String>,
+    /// A range of versions of the capability: `^1.2`, `>=1, <3`.
+    #[arg(long, value_name = "RANGE")]
+    pub(crate) version: Option<String>,
+    /// A tag that the capability must have. May be given several times.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// How long it may take.
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub(crate) timeout: alicia_contract::Period,
+    /// It may be carried out again by another instance when the first one ended without an answer.
+    #[arg(long)]
+    pub(crate) retry: bool,
+}
+
+/// `alicia agents`
+#[derive(Debug, Args)]
+#[command(
+    disable_version_flag = true,
+    after_help = "Examples:
+  alicia agents                              who is there
+  alicia agents --capability forecast        who has this capability
+  alicia agents --label room=kitchen         who has this label
+  alicia agents --card 01j9…                 one of them as an A2A agent card"
+)]
+pub(crate) struct Agents {
+    /// One instance, by its id; without it all.
+    #[arg(value_name = "INSTANCE")]
+    pub(crate) instance: Option<String>,
+    /// The A2A agent card of the instance.
+    #[arg(long, requires = "instance")]
+    pub(crate) card: bool,
+    /// Only those that have this capability.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) capability: Option<String>,
+    /// Only those with a version in this range: of the capability, or without one of the program.
+    #[arg(long, value_name = "RANGE")]
+    pub(crate) version: Option<String>,
+    /// Only those of this presence: present, suspect, unverified, gone.
+    #[arg(long, value_name = "PRESENCE")]
+    pub(crate) status: Option<String>,
+    /// Only those with this label: `room` or `room=kitchen`.
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) label: Option<String>,
+}
+
+/// `alicia resolve`
+#[derive(Debug, Args)]
+#[command(
+    disable_version_flag = true,
+    after_help = "Examples:
+  alicia resolve forecast                          who is best
+  alicia resolve forecast --version '^1.2' --tag eu
+  alicia resolve forecast --input '{\"city\": \"Rome\"}'  whom this input fits
+  alicia resolve forecast --prefer cost            the cheapest before the least loaded
+
+Exit codes: 0 found, 1 nobody fits, 2 the command line is wrong, 3 no fleet runs."
+)]
+pub(crate) struct Resolve {
+    /// The capability.
+    pub(crate) capability: String,
+    /// A range of its versions: `^1.2`, `>=1, <3`.
+    #[arg(long, value_name = "RANGE")]
+    pub(crate) version: Option<String>,
+    /// A tag that it must have. May be given several times.
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// Only instances of this service.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) service: Option<String>,
+    /// An input that must fit, as JSON, or - for standard input.
+    #[arg(long, value_name = "JSON")]
+    pub(crate) input: Option<String>,
+    /// What decides between those that are equally well: load, cost, latency, version.
+    #[arg(long, value_name = "WHAT", value_delimiter = ',')]
+    pub(crate) prefer: Vec<String>,
+    /// Most instances.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u32>,
+    /// Most candidates that are shown with their reasons.
+    #[arg(long, value_name = "N")]
+    pub(crate) explain: Option<u32>,
+}
+
 /// `alicia alerts`
 #[derive(Debug, Args)]
 pub(crate) struct Alerts {
@@ -310,6 +422,8 @@ pub(crate) enum Key {
         /// The name of the key.
         name: String,
     },
+    /// Make a new root key; the one before it is good until everybody has renewed.
+    RotateRoot,
 }
 
 /// `alicia key create`
@@ -317,23 +431,13 @@ pub(crate) enum Key {
 pub(crate) struct KeyCreate {
     /// Its name; also the user name on the bus.
     pub(crate) name: String,
-    /// What it may do.
-    #[arg(long, default_value = "read")]
-    pub(crate) scope: ScopeName,
+    /// What it may do: `read`, `operate`, `admin`, or single verbs of modules as in `orchestrator:restart`,
+    /// `health:ack`, `registry:*`; may be given several times. Default: read.
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
+    pub(crate) scope: Vec<alicia_contract::identity::Grant>,
     /// Days until it ends.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub(crate) expires_days: Option<u32>,
-}
-
-/// The name of a scope.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum ScopeName {
-    /// Look at everything.
-    Read,
-    /// And start, stop, restart, scale.
-    Operate,
-    /// And all else.
-    Admin,
 }
 
 /// `alicia new`

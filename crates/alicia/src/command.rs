@@ -1,18 +1,23 @@
 //! A file per command, or per family of commands.
 
 mod act;
+mod agents;
 mod bus;
+mod call;
 mod check;
 mod completions;
+pub(crate) mod container;
 mod doctor;
 mod down;
 mod example;
+pub(crate) mod import;
 mod init;
 mod keeper;
 mod key;
 mod logs;
 mod new;
 mod ps;
+mod resolve;
 mod run;
 mod status;
 mod up;
@@ -41,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Schema => print_json(&alicia_host::schema(MODULES)),
         Command::Openapi => print_json(&alicia_host::http::openapi(MODULES)),
         Command::Completions(completions) => completions::run(&completions),
+        Command::Import(import) => import::run(&global, &import),
         Command::Init(init) => init::run(&global, &init),
         Command::New(new) => new::run(&global, &new),
         Command::Down(down) => wait_for(down::run(&global, &down)),
@@ -52,11 +58,15 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Stop(targets) => wait_for(act::run(&global, act::Action::Stop, &targets)),
         Command::Restart(targets) => wait_for(act::run(&global, act::Action::Restart, &targets)),
         Command::Scale(scale) => wait_for(act::scale(&global, &scale)),
+        Command::Call(call) => wait_for(call::run(&global, &call)),
+        Command::Agents(agents) => wait_for(agents::run(&global, &agents)),
+        Command::Resolve(resolve) => wait_for(resolve::run(&global, &resolve)),
         Command::Reload => wait_for(act::reload(&global)),
         Command::Bus(bus) => wait_for(bus::run(&global, &bus)),
         Command::Doctor => wait_for(doctor::run(&global)),
         Command::Key(key) => wait_for(key::run(&global, &key)),
         Command::Open => wait_for(key::open(&global)),
+        Command::Container(container) => wait_for(container::run(container)),
         Command::Example(example) => wait_for(example::run(&example)),
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod rules;
 pub(crate) mod sensors;
 mod words;
 
+use alicia_sdk::JsonSchema;
 use alicia_sdk::contract::health::Severity;
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +23,7 @@ use serde::{Deserialize, Serialize};
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A measured value.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Reading {
     /// What was measured: `load`, `memory`.
     pub(crate) name: String,
@@ -33,7 +34,7 @@ pub(crate) struct Reading {
 }
 
 /// The local time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ClockTime {
     /// `2026-02-03`
     pub(crate) date: String,
@@ -56,7 +57,7 @@ pub(crate) struct RuleChange {
 }
 
 /// Asks the notifier to tell people something.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Notice {
     pub(crate) text: String,
     #[serde(default = "info")]
@@ -68,7 +69,7 @@ fn info() -> Severity {
 }
 
 /// Something that people were told.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Notification {
     /// The local time, `2026-02-03 18:31:02`.
     pub(crate) at: String,

@@ -45,7 +45,7 @@ def test_it_registers_and_beats(observer: Observer, make_service: MakeService) -
     }
     assert registration.payload["labels"] == {"room": "hall"}
     assert registration.payload["capabilities"] == [{"name": "heat"}]
-    assert registration.payload["endpoints"] == {"mqtt": COMMAND}
+    assert registration.payload["endpoints"] == {"mqtt": "alicia/thermostat/i-1/command"}
     assert registration.payload["metadata"]["commands"]["set"] == ["target"]
     beat = observer.wait(HEARTBEAT).payload
     assert (beat["status"], beat["interval_s"]) == ("healthy", 5.0)
@@ -125,9 +125,73 @@ def test_mqtt5_properties_carry_a_bare_command(observer: Observer, make_service:
     assert answer.payload["service"] == "thermostat"
 
 
+def test_a_capability_is_registered_and_checked(observer: Observer, make_service: MakeService) -> None:
+    service = make_service(instance="i-1")
+    limits = {"type": "object", "properties": {"celsius": {"type": "number", "maximum": 30}}, "required": ["celsius"]}
+
+    @service.capability("heat", version="2.1.0", tags=["warm"], input=limits, cost_usd=0.5)
+    def heat(celsius: float) -> dict[str, float]:
+        """Heats the room.
+
+        Not above 30 degrees.
+        """
+        return {"target": celsius}
+
+    @service.capability()
+    def cool_down(by: int = 1) -> str:
+        return f"cooler by {by}"
+
+    started(service)
+    registered = observer.wait("alicia/system/discovery/register").payload["capabilities"]
+    assert registered[0] == {
+        "name": "heat",
+        "version": "2.1.0",
+        "description": "Heats the room.",
+        "input_schema": limits,
+        "output_schema": {"type": "object", "additionalProperties": {"type": "number"}},
+        "tags": ["warm"],
+        "cost_usd": 0.5,
+    }
+    assert registered[1]["name"] == "cool-down"
+    assert registered[1]["input_schema"] == {
+        "type": "object",
+        "properties": {"by": {"type": "integer"}},
+        "required": [],
+        "additionalProperties": False,
+    }
+    assert observer.command("thermostat", "heat", {"celsius": 21}).payload == {"target": 21}
+    # Asked alone, on the topic of the instance.
+    assert observer.command("thermostat/i-1", "cool-down").payload == "cooler by 1"
+    refused = observer.command("thermostat", "heat", {"celsius": 31})
+    assert refused.envelope["message_type"] == "error"
+    assert refused.payload["code"] == "service.invalid_arguments"
+    assert refused.payload["faults"] == [{"pointer": "/arguments/celsius", "message": "found 31, expected 30 or less"}]
+    with pytest.raises(ValueError, match="cannot name a capability"):
+        make_service(instance="i-2").capability("Heat it")
+
+
+def test_the_instances_of_a_service_share_its_command_topic(observer: Observer, make_service: MakeService) -> None:
+    done: list[str] = []
+    for name in ("i-1", "i-2", "i-3"):
+        service = make_service(instance=name)
+
+        def work(number: int, name: str = name) -> str:
+            done.append(f"{number}")
+            return name
+
+        service.capability("work")(work)
+        started(service)
+    answered = {observer.command("thermostat", "work", {"number": number}).payload for number in range(30)}
+    assert sorted(done, key=int) == [f"{number}" for number in range(30)]
+    assert len(answered) > 1, "one instance did everything"
+    for name in ("i-1", "i-2", "i-3"):
+        assert observer.command(f"thermostat/{name}", "work", {"number": 99}).payload == name
+
+
 def test_what_is_not_a_command_is_answered_or_dropped(observer: Observer, make_service: MakeService) -> None:
-    observer.send(COMMAND, {"command": "set"}, retain=True, response_topic="my/replies")
-    service = make_service()
+    own = "alicia/thermostat/i-1/command"
+    observer.send(own, {"command": "set"}, retain=True, response_topic="my/replies")
+    service = make_service(instance="i-1")
     done: list[float] = []
     service.command("set")(lambda: done.append(1))
     started(service)
@@ -146,7 +210,7 @@ def test_what_is_not_a_command_is_answered_or_dropped(observer: Observer, make_s
 
     wait_until(counted, "the drops to be counted")
     assert done == [] and observer.on("alicia/system/health/other") == []
-    observer.send(COMMAND, b"", retain=True)
+    observer.send(own, b"", retain=True)
 
 
 def test_events_arrive_in_order_with_or_without_envelope(observer: Observer, make_service: MakeService) -> None:

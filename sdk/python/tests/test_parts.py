@@ -16,6 +16,8 @@ from alicia_sdk.declaration import Declaration, Listener
 from alicia_sdk.engine import Engine
 from alicia_sdk.envelope import MESSAGE_BYTES_MAX, Address, Dropped, read, write
 from alicia_sdk.pool import Job, Pool
+from alicia_sdk.problem import Fault
+from alicia_sdk.schema import faults
 from alicia_sdk.settings import Options, Settings
 from alicia_sdk.topics import filter_matches, is_filter, is_topic, takes_replies
 from alicia_sdk.vitals import Vitals
@@ -274,9 +276,11 @@ def test_a_refused_subscription_makes_it_degraded(caplog: pytest.LogCaptureFixtu
 
     class Client:
         mid = 0
+        last = ""
 
-        def subscribe(self, _filter: str, qos: int) -> tuple[int, int]:
+        def subscribe(self, text: str, qos: int) -> tuple[int, int]:
             self.mid += qos
+            self.last = text
             return 0, self.mid
 
     settings = Settings.read(Options(name="api", instance="1", url="mqtt://127.0.0.1"), {})
@@ -284,11 +288,16 @@ def test_a_refused_subscription_makes_it_degraded(caplog: pytest.LogCaptureFixtu
     declaration.listeners.append(Listener("rooms/#", print))
     engine = Engine(settings, declaration, Vitals())
     link = engine._link
-    link._on_connect(Client(), None, {}, Reason(0))
-    for mid in (1, 2, 3):
-        link._on_subscribe(None, None, mid, [Reason(1)])
+    client = Client()
+    link._on_connect(client, None, {}, Reason(0))
+    for mid in (1, 2, 4):
+        link._on_subscribe(client, None, mid, [Reason(1)])
+    # A broker without shared subscriptions is asked for the plain one.
+    link._on_subscribe(client, None, 3, [Reason(0x9E)])
+    assert client.last == "alicia/api/command"
+    link._on_subscribe(client, None, 6, [Reason(1)])
     assert engine.health()[0] == "starting", "it counted as connected before every subscription was answered"
-    link._on_subscribe(None, None, 4, [Reason(0x87)])
+    link._on_subscribe(client, None, 5, [Reason(0x87)])
     assert engine.health() == ("degraded", "may not subscribe to alicia/rooms/#")
     assert "add it to allow.subscribe" in caplog.text
 
@@ -344,3 +353,56 @@ def test_a_job_that_fails_does_not_end_its_thread() -> None:
     assert pool.submit(Job(fail))
     assert pool.submit(Job(done.set))
     assert done.wait(10)
+
+
+def test_annotations_become_schemas() -> None:
+    def handler(city: str, days: int = 3, tags: Optional[List[str]] = None, more: Any = None) -> Dict[str, float]:
+        return {}
+
+    signature = Signature(handler)
+    schema = signature.input_schema()
+    assert schema["required"] == ["city"]
+    assert schema["properties"]["days"] == {"type": "integer"}
+    assert schema["properties"]["tags"] == {
+        "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "null"}]
+    }
+    assert schema["properties"]["more"] == {}
+    assert signature.output_schema() == {"type": "object", "additionalProperties": {"type": "number"}}
+
+
+def test_what_does_not_fit_a_schema_is_said_with_its_place() -> None:
+    item = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 1}}, "additionalProperties": False}
+    schema: Dict[str, Any] = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "minLength": 2, "pattern": "^[a-z]+$"},
+            "items": {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/item"}},
+            "unit": {"enum": ["C", "F"]},
+            "a/b": {"anyOf": [{"type": "boolean"}, {"type": "null"}]},
+        },
+        "required": ["name"],
+        "$defs": {"item": item},
+    }
+
+    def check(value: Any, *expected: tuple[str, str]) -> None:
+        assert [(fault.pointer, fault.message) for fault in faults(schema, value, "/x")] == list(expected)
+
+    check({"name": "ab", "items": [{"n": 1}], "unit": "C", "a/b": None, "other": 1})
+    check({}, ("/x/name", "is missing"))
+    check([], ("/x", "found a list, expected an object"))
+    check({"name": "A"}, ("/x/name", "found 'A', expected a text of at least 2 characters"),
+          ("/x/name", "found 'A', expected a text that matches ^[a-z]+$"))
+    check({"name": "ab", "items": [{"n": 0}]}, ("/x/items/0/n", "found 0, expected 1 or more"))
+    check({"name": "ab", "items": [{"m": 0}]}, ("/x/items/0/m", "is not known here"))
+    check({"name": "ab", "items": [{}, {}, {}]}, ("/x/items", "found 3 items, expected at most 2"))
+    check({"name": "ab", "unit": "K"}, ("/x/unit", "found 'K', expected one of 'C', 'F'"))
+    check({"name": "ab", "a/b": 1}, ("/x/a~1b", "found 1, expected true or false, or found 1, expected null"))
+    # A whole number that came as a float is one; a truth value is not.
+    check({"name": "ab", "items": [{"n": 2.0}]})
+    check({"name": "ab", "items": [{"n": True}]}, ("/x/items/0/n", "found true, expected a whole number"))
+
+
+def test_a_schema_that_goes_in_circles_ends() -> None:
+    circle = {"$ref": "#"}
+    assert faults(circle, 1, "") == [Fault("", "is deeper than 64 levels")]
+    assert faults({"const": 1}, True, "") != []

@@ -5,7 +5,7 @@ from alicia_sdk import Service
 service = Service("{{name}}", version="{{version}}")
 greeted: list[str] = []
 
-@service.command("greet")
+@service.capability("greet")
 def greet(name: str = "world") -> dict[str, str]:
     greeted.append(name)
     service.count("greetings")

@@ -8,7 +8,7 @@ use std::time::Duration;
 use alicia_bus::CallError;
 use alicia_bus::conformance::{Mosquitto, PATIENCE};
 use alicia_contract::Problem;
-use alicia_contract::discovery::{REGISTER, UNREGISTER};
+use alicia_contract::discovery::{INSTANCE_COMMAND, REGISTER, UNREGISTER};
 use alicia_contract::health::{CHECK, CheckRequest, HEARTBEAT, HeartbeatStatus};
 use alicia_contract::orchestrator::{SERVICE_COMMAND, ServiceCommand};
 use serde_json::{Value, json};
@@ -61,11 +61,16 @@ async fn it_registers_and_gives_signs_of_life() {
     assert_eq!(registration.instance.as_str(), "01instance");
     assert_eq!(registration.epoch.0, 4);
     assert_eq!(registration.version, "1.2.3");
-    assert_eq!(registration.capabilities[0].name.as_str(), "echo");
+    let glue = &registration.capabilities[0];
+    assert_eq!(
+        (glue.name.as_str(), glue.version.as_str()),
+        ("glue", "2.0.0")
+    );
+    assert_eq!(glue.input_schema["properties"]["parts"]["maximum"], 9);
     assert_eq!(registration.labels["room"], "cellar");
     assert_eq!(
         registration.endpoints.mqtt.as_deref(),
-        Some("alicia/workshop/command")
+        Some("alicia/workshop/01instance/command")
     );
     for _ in 0..3 {
         let heartbeat = hear(&mut heartbeats).await;
@@ -76,6 +81,54 @@ async fn it_registers_and_gives_signs_of_life() {
         assert!(heartbeat.uptime_s > 0.0);
         assert!(heartbeat.resources["memory_bytes"] > 100_000.0);
         assert!(heartbeat.resources.contains_key("cpu"));
+    }
+}
+
+#[tokio::test]
+async fn a_capability_checks_its_input_before_it_is_carried_out() {
+    let house = house!();
+    let _workshop = Workshop::ready(&house).await;
+    let glued = command(&house, "glue", json!({ "parts": 3 })).await;
+    assert_eq!(glued.expect("is answered")["glued"], 3);
+    let refused = problem(&house, "glue", json!({ "parts": 10 })).await;
+    assert_eq!(refused.code, "service.invalid_arguments");
+    assert_eq!(refused.faults[0].pointer, "/arguments/parts");
+    assert_eq!(refused.faults[0].message, "found 10, expected 9 or less");
+    let refused = problem(&house, "glue", Value::Null).await;
+    assert_eq!(refused.faults[0].pointer, "/arguments/parts");
+    assert_eq!(refused.faults[0].message, "is missing");
+}
+
+#[tokio::test]
+async fn instances_share_the_topic_of_their_service_and_have_one_of_their_own() {
+    let house = house!();
+    let names = ["01first", "01second", "01third"];
+    let mut registrations = house.bus.events(REGISTER).await.expect("subscribes");
+    let _workshops: Vec<Workshop> = names
+        .iter()
+        .map(|name| Workshop::start(&house, &[("ALICIA_INSTANCE", name)]))
+        .collect();
+    let mut seen = std::collections::BTreeSet::new();
+    while seen.len() < names.len() {
+        seen.insert(hear(&mut registrations).await.payload.instance.to_string());
+    }
+    let mut by = std::collections::BTreeSet::new();
+    for _ in 0..30 {
+        let glued = command(&house, "glue", json!({ "parts": 1 })).await;
+        by.insert(glued.expect("is answered")["by"].to_string());
+    }
+    assert!(by.len() > 1, "one instance did everything: {by:?}");
+    for name in names {
+        let query = ServiceCommand {
+            command: "glue".to_owned(),
+            arguments: json!({ "parts": 1 }),
+        };
+        let values = ["workshop", name];
+        let glued = house
+            .bus
+            .call(INSTANCE_COMMAND, &values, &query, PATIENCE)
+            .await;
+        assert_eq!(glued.expect("is answered")["by"], name);
     }
 }
 

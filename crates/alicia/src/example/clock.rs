@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use alicia_sdk::{Error, Service};
+use alicia_sdk::{Capability, Error, Service};
 use jiff::Zoned;
 
 use super::{ClockTime, VERSION};
@@ -18,9 +18,8 @@ pub(crate) async fn run() -> Result<(), Error> {
     let told = Arc::new(Mutex::new(None));
     Service::from_env("clock")?
         .version(VERSION)
-        .capability("tell-time", "tells the local time and the part of the day")
-        .command(
-            "read",
+        .capability(
+            Capability::new("tell-time").describes("tells the local time and the part of the day"),
             |_cx, (): ()| async move { Ok(describe(&Zoned::now())) },
         )
         .every(LOOK, move |cx| {

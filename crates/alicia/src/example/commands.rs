@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alicia_sdk::contract::health::{Heartbeat, Severity};
-use alicia_sdk::{Context, Error, Kind, Message, Service};
+use alicia_sdk::{Capability, Context, Error, JsonSchema, Kind, Message, Service};
 use futures_util::future::join_all;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::words::{HELP, Intent, SENTENCE_CHARS_MAX, understand};
@@ -26,8 +26,16 @@ const NOTIFICATIONS_TOLD: usize = 5;
 /// Whom it asks how they are.
 const OTHERS: [&str; 4] = ["sensors", "clock", "rules", "notifier"];
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Say {
+    /// `what is the load`, `how is the fleet`, `notify the tea is ready`.
+    #[schemars(length(min = 1, max = 500))]
+    text: String,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct Said {
+    /// The answer.
     text: String,
 }
 
@@ -37,11 +45,18 @@ pub(crate) async fn run() -> Result<(), Error> {
     Service::from_env("commands")?
         .version(VERSION)
         .kind(Kind::Agent)
-        .capability("understand", "answers short sentences in words")
-        .command("say", move |cx, say: Say| {
-            let heard = asked.clone();
-            async move { Ok(json!({ "text": answer(&cx, &heard, &say.text).await? })) }
-        })
+        .capability(
+            Capability::new("say")
+                .describes("answers a short sentence in words")
+                .tag("words"),
+            move |cx, say: Say| {
+                let heard = asked.clone();
+                async move {
+                    let text = answer(&cx, &heard, &say.text).await?;
+                    Ok(Said { text })
+                }
+            },
+        )
         .on("home/say", move |cx, said: Message<String>| {
             let heard = heard.clone();
             async move {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use alicia_sdk::contract::health::{Alert, AlertState, Severity};
-use alicia_sdk::{Context, Error, Message, Service};
+use alicia_sdk::{Capability, Context, Error, Message, Service};
 use serde::Deserialize;
 
 use super::{Notice, Notification, VERSION};
@@ -27,14 +27,16 @@ pub(crate) async fn run() -> Result<(), Error> {
     let (told, listed) = (journal.clone(), journal.clone());
     Service::from_env("notifier")?
         .version(VERSION)
-        .capability("notify", "tells people something")
-        .command("notify", move |cx, notice: Notice| {
-            let journal = told.clone();
-            async move {
-                let from = cx.caller().unwrap_or("somebody").to_owned();
-                journal.tell(&cx, from, notice).await
-            }
-        })
+        .capability(
+            Capability::new("notify").describes("tells people something"),
+            move |cx, notice: Notice| {
+                let journal = told.clone();
+                async move {
+                    let from = cx.caller().unwrap_or("somebody").to_owned();
+                    journal.tell(&cx, from, notice).await
+                }
+            },
+        )
         .command("list", move |_cx, wanted: Wanted| {
             let newest = listed.lock().newest(wanted.limit.unwrap_or(KEPT_MAX));
             async move { Ok(newest) }

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alicia_sdk::contract::health::Severity;
-use alicia_sdk::{Context, Error, Kind, Message, Service, Value};
+use alicia_sdk::{Capability, Context, Error, JsonSchema, Kind, Message, Service, Value};
 use serde::{Deserialize, Serialize};
 
 use super::{Notice, Reading, RuleChange, VERSION};
@@ -33,15 +33,20 @@ pub(crate) async fn run() -> Result<(), Error> {
     Service::from_env("rules")?
         .version(VERSION)
         .kind(Kind::Agent)
-        .capability("watch", "notifies when a sensor is beyond its limit")
-        .command("list", move |_cx, (): ()| {
-            let rules = listed.lock().rules.clone();
-            async move { Ok(rules) }
-        })
-        .command("set", move |_cx, limit: Limit| {
-            let outcome = changed.lock().set(&limit);
-            async move { outcome }
-        })
+        .capability(
+            Capability::new("list-rules").describes("tells the limits of the sensors"),
+            move |_cx, (): ()| {
+                let rules = listed.lock().rules.clone();
+                async move { Ok(rules) }
+            },
+        )
+        .capability(
+            Capability::new("set-limit").describes("sets the limit of a sensor"),
+            move |_cx, limit: Limit| {
+                let outcome = changed.lock().set(&limit);
+                async move { outcome }
+            },
+        )
         .on("home/sensors/+", move |cx, message: Message<Reading>| {
             let watch = watch.clone();
             async move { watch.judge(&cx, &message.payload).await }
@@ -55,21 +60,21 @@ pub(crate) async fn run() -> Result<(), Error> {
 }
 
 /// A new limit of a rule.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 struct Limit {
     rule: String,
     limit: f64,
 }
 
 /// Which side of the limit is bad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Bad {
     Above,
     Below,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct Rule {
     /// Also the name of its sensor.
     name: &'static str,

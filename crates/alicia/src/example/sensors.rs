@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use alicia_sdk::{Error, HeartbeatStatus, Service};
+use alicia_sdk::{Capability, Error, HeartbeatStatus, Service};
 
 use super::{Reading, VERSION};
 use crate::show;
@@ -18,13 +18,13 @@ pub(crate) async fn run() -> Result<(), Error> {
     Service::from_env("sensors")?
         .version(VERSION)
         .capability(
-            "measure",
-            "measures this machine: processor, load, memory, disk, temperature",
+            Capability::new("measure")
+                .describes("measures this machine: processor, load, memory, disk, temperature"),
+            move |_cx, (): ()| {
+                let machine = Arc::clone(&asked);
+                async move { Ok(machine.measure()) }
+            },
         )
-        .command("read", move |_cx, (): ()| {
-            let machine = Arc::clone(&asked);
-            async move { Ok(machine.measure()) }
-        })
         .every(PERIOD, move |cx| {
             let machine = Arc::clone(&machine);
             async move {

@@ -8,6 +8,7 @@ from typing import Any, Callable, Optional, Union
 
 from .envelope import Message
 from .problem import Fault
+from .schema import of_hint
 
 _SCALARS: dict[Any, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _UNIONS = (Union, getattr(__import__("types"), "UnionType", Union))
@@ -47,6 +48,21 @@ class Signature:
     def names(self) -> list[str]:
         """The names of the arguments."""
         return list(self._parameters)
+
+    def input_schema(self) -> dict[str, Any]:
+        """A JSON Schema of the arguments, by their annotations."""
+        parameters = self._parameters.items()
+        described: dict[str, Any] = {
+            "type": "object",
+            "properties": {name: of_hint(self._hints.get(name, Any)) for name, _ in parameters},
+            "required": [name for name, parameter in parameters if parameter.default is parameter.empty],
+            "additionalProperties": self._takes_more,
+        }
+        return described
+
+    def output_schema(self) -> Optional[dict[str, Any]]:
+        """A JSON Schema of what the handler returns, by its annotation; None when it says nothing."""
+        return of_hint(self._hints.get("return", Any)) or None
 
     def bind(self, arguments: Any, message: Message) -> dict[str, Any]:
         """The keyword arguments of the call, or `ArgumentFaults`."""

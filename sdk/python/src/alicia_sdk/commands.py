@@ -9,6 +9,7 @@ from typing import Any, Callable
 from .arguments import ArgumentFaults, Signature
 from .envelope import Message
 from .problem import CommandError, Fault, Problem
+from .schema import faults
 
 log = logging.getLogger("alicia_sdk")
 
@@ -19,6 +20,8 @@ class Command:
 
     handler: Callable[..., Any]
     signature: Signature
+    schema: Any = None
+    """What its arguments must fit, beside the annotations."""
 
 
 class Commands:
@@ -27,9 +30,11 @@ class Commands:
     def __init__(self) -> None:
         self._commands: dict[str, Command] = {}
 
-    def add(self, name: str, handler: Callable[..., Any]) -> None:
+    def add(self, name: str, handler: Callable[..., Any], schema: Any = None) -> Signature:
         """Adds a command, or replaces a built-in one."""
-        self._commands[name] = Command(handler, Signature(handler))
+        signature = Signature(handler)
+        self._commands[name] = Command(handler, signature, schema)
+        return signature
 
     @property
     def names(self) -> list[str]:
@@ -56,8 +61,13 @@ class Commands:
         if command is None:
             known = ", ".join(self.names)
             return _error("service.unknown_command", "No such command", 404, f"no command {name[:80]!r}, known: {known}")
+        arguments = payload.get("arguments")
         try:
-            bound = command.signature.bind(payload.get("arguments"), message)
+            if command.schema is not None:
+                found = faults(command.schema, {} if arguments is None else arguments, "/arguments")
+                if found:
+                    raise ArgumentFaults(found)
+            bound = command.signature.bind(arguments, message)
         except ArgumentFaults as error:
             return _error(
                 "service.invalid_arguments", "The arguments do not fit", 422, f"{name}: {error}", *error.faults

@@ -59,7 +59,7 @@ class Engine:
         self._link = Link(settings, self._filters(), events)
 
     def _filters(self) -> list[str]:
-        filters = [self.topics.check, self.topics.command, self.topics.replies]
+        filters = [self.topics.check, self.topics.own_command, self.topics.shared_command, self.topics.replies]
         filters += [self.topics.absolute(listener.filter) for listener in self._declaration.listeners]
         return list(dict.fromkeys(filters))
 
@@ -131,7 +131,7 @@ class Engine:
         if not self._link.is_connected:
             return
         settings, declaration = self._settings, self._declaration
-        endpoints = {"mqtt": self.topics.command}
+        endpoints = {"mqtt": self.topics.own_command}
         if settings.port is not None:
             endpoints["http"] = f"http://127.0.0.1:{settings.port}"
         metadata = {"commands": declaration.commands.describe(), **declaration.metadata}
@@ -239,7 +239,7 @@ class Engine:
             if not self.calls.answer(received, incoming.correlation_data):
                 raise Dropped("unexpected-answer")
             return
-        if incoming.topic == self.topics.command:
+        if incoming.topic in (self.topics.command, self.topics.own_command):
             self._take_command(incoming, received)
         elif incoming.topic == self.topics.check:
             self._answer_check(received.payload)
@@ -296,7 +296,8 @@ class Engine:
             self._drop(incoming, "expired")
             return
         self.vitals.count("commands")
-        kind, payload = self._declaration.commands.run(self._message(incoming, received))
+        with self.vitals.in_flight():
+            kind, payload = self._declaration.commands.run(self._message(incoming, received))
         self._reply(incoming, received, kind, payload)
 
     def _reply(self, incoming: Incoming, received: Received, kind: str, payload: Any) -> None:

@@ -303,9 +303,16 @@ class Link:
             _, mid = client.subscribe(text, qos=1)
             self._subscriptions[mid] = text
 
-    def _on_subscribe(self, _client: Any, _data: Any, mid: int, reasons: Any, _properties: Any = None) -> None:
+    def _on_subscribe(self, client: Any, _data: Any, mid: int, reasons: Any, _properties: Any = None) -> None:
         text = self._subscriptions.pop(mid, "?")
         if any(reason.value >= 0x80 for reason in reasons):
+            if text.startswith("$share/"):
+                # A broker without shared subscriptions: then every instance hears what is said to the service.
+                log.info("the broker refused the shared subscription to %s", text)
+                plain = text.split("/", 2)[2]
+                _, again = client.subscribe(plain, qos=1)
+                self._subscriptions[again] = plain
+                return
             self._refused.append(text)
             log.error("the bus refused the subscription to %s: add it to allow.subscribe of the service", text)
         if not self._subscriptions and not self._connected:

@@ -113,6 +113,49 @@ class Service:
 
         return declare
 
+    def capability(
+        self,
+        name: Optional[str] = None,
+        *,
+        version: str = "0.1.0",
+        description: Optional[str] = None,
+        input: Optional[Mapping[str, Any]] = None,
+        output: Optional[Mapping[str, Any]] = None,
+        tags: Sequence[str] = (),
+        cost_usd: Optional[float] = None,
+        latency_ms: Optional[float] = None,
+    ) -> Callable[[Handler], Handler]:
+        """Something that the service can do, and how: a command that others find by name, version and tags.
+
+        `alicia call`, REST and `use` have it carried out by exactly one instance. The schemas of its input and output
+        come from the annotations of the handler unless they are given; inputs that do not fit are refused before the
+        handler is called. The description is the first line of the handler's documentation unless it is given.
+        """
+
+        if name is not None and not is_id(name):
+            raise ValueError(f"{name!r} cannot name a capability, expected 1 to 63 of a-z, 0-9 and -")
+
+        def declare(handler: Handler) -> Handler:
+            _refuse_async(handler)
+            self._declare()
+            own = name or handler.__name__.replace("_", "-").lower()
+            signature = self._declaration.commands.add(own, handler, None if input is None else dict(input))
+            lines = (handler.__doc__ or "").strip().splitlines()
+            said = {
+                "name": own,
+                "version": version,
+                "description": description or (lines[0] if lines else None),
+                "input_schema": dict(input) if input is not None else signature.input_schema(),
+                "output_schema": dict(output) if output is not None else signature.output_schema(),
+                "tags": list(tags),
+                "cost_usd": cost_usd,
+                "latency_ms": latency_ms,
+            }
+            self._declaration.capabilities.append({key: value for key, value in said.items() if value is not None})
+            return handler
+
+        return declare
+
     def on(self, topic: str) -> Callable[[Handler], Handler]:
         """Hears the messages of a topic or filter: `rooms/+/temperature`, without the prefix.
 
@@ -185,11 +228,30 @@ class Service:
         engine = self._running()
         if not is_id(service):
             raise ValueError(f"{service!r} is not the name of a service")
+        payload = {"command": command, "arguments": dict(arguments or {})}
+        return self._ask(engine.topics.command_of(service), payload, (service, command), timeout)
+
+    def use(self, capability: str, input: Optional[Mapping[str, Any]] = None, timeout: float = CALL_TIMEOUT_S) -> Any:
+        """Has a capability carried out by exactly one instance that fits and is well, and returns its output.
+
+        The registry chooses the instance and checks input and output. Raises as `call` does.
+        """
+        if not is_id(capability):
+            raise ValueError(f"{capability!r} is not the name of a capability")
+        timeout_ms = max(1, math.ceil(timeout * 1000))
+        payload = {"capability": capability, "input": dict(input or {}), "timeout": f"{timeout_ms}ms"}
+        answer = self._ask(self._running().topics.call, payload, ("registry", capability), timeout)
+        return answer["output"]
+
+    def _ask(self, topic: str, payload: Any, what: tuple[str, str], timeout: float) -> Any:
+        """Sends a request and waits for its answer; `what` is who is asked for what."""
+        engine = self._running()
+        service, command = what
         correlation_id = str(uuid.uuid4())
         address = Address("request", service, timeout, correlation_id, engine.topics.replies)
-        data = engine.write({"command": command, "arguments": dict(arguments or {})}, address)
+        data = engine.write(payload, address)
         request = Outgoing(
-            engine.topics.command_of(service),
+            topic,
             data,
             response_topic=engine.topics.replies,
             correlation_data=correlation_id.encode(),

@@ -59,6 +59,21 @@ class Topics:
         return self.command_of(self.service)
 
     @property
+    def own_command(self) -> str:
+        """Where this instance alone is asked to do something."""
+        return f"{self.prefix}/{self.service}/{self.instance}/command"
+
+    @property
+    def shared_command(self) -> str:
+        """The filter by which the instances of the service share its command topic: one of them gets each message."""
+        return f"$share/{self.service}/{self.command}"
+
+    @property
+    def call(self) -> str:
+        """Where the registry is asked to have a capability carried out."""
+        return f"{self.prefix}/system/registry/call"
+
+    @property
     def replies(self) -> str:
         """Where the answers to this instance's own calls arrive."""
         owner = self.service if self.key is None else f"keys/{self.key}"

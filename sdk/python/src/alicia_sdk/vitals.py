@@ -7,8 +7,9 @@ import os
 import threading
 import time
 from collections import defaultdict
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 STATUSES = ("healthy", "degraded", "unhealthy")
 """What a service may say of itself; the other three come by themselves."""
@@ -28,6 +29,7 @@ class Vitals:
         self._detail: Optional[str] = None
         self._cpu_at = (time.monotonic(), time.process_time())
         self._cpu_cores_used = 0.0
+        self._in_flight = 0
 
     def count(self, name: str, amount: float = 1) -> None:
         """Raises a counter."""
@@ -58,8 +60,19 @@ class Vitals:
             "resources": self._resources(),
         }
 
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Counts a command while it is carried out."""
+        with self._lock:
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
     def _resources(self) -> dict[str, float]:
-        resources = {"cpu": self._cpu_cores()}
+        resources = {"cpu": self._cpu_cores(), "in_flight": float(self._in_flight)}
         memory = _memory_bytes()
         if memory is not None:
             resources["memory_bytes"] = float(memory)

@@ -1,8 +1,10 @@
 //! {{name}}: greets whoever asks, and tells the bus every ten seconds that it is there.
-use alicia_sdk::{Error, Service};
+use alicia_sdk::{Capability, Error, JsonSchema, Service};
 use std::{future::ready, time::Duration};
 
-#[derive(serde::Deserialize)]
+/// The input: what does not fit is refused before `greet` is called.
+#[derive(serde::Deserialize, JsonSchema)]
+#[schemars(crate = "alicia_sdk::schemars")]
 struct Greet {
     name: String,
 }
@@ -15,7 +17,7 @@ fn greet(asked: Greet) -> Result<String, Error> {
 async fn main() -> Result<(), Error> {
     Service::from_env("{{name}}")?
         .version("{{version}}")
-        .command("greet", |_cx, asked| ready(greet(asked)))
+        .capability(Capability::new("greet"), |_cx, asked| ready(greet(asked)))
         .every(Duration::from_secs(10), |cx| async move {
             cx.publish("{{name}}/here", cx.instance()).await
         })
