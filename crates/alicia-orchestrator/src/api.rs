@@ -1,13 +1,14 @@
 //! REST under `/api/orchestrator`.
 
 mod commands;
+mod deployments;
 pub(crate) mod logs;
 mod views;
 
 use std::sync::Arc;
 
 use alicia_contract::ServiceName;
-use alicia_contract::orchestrator::{FleetStatus, ProcessRow};
+use alicia_contract::orchestrator::{Explanation, FleetStatus, ProcessRow};
 use alicia_module::{Api, ApiError, Operation};
 use axum::http::StatusCode;
 
@@ -21,7 +22,7 @@ const UNDER_WAY: &str = "It is written down and under way; with `wait`, what bec
 
 /// Every operation.
 pub(crate) fn routes() -> Api<Arc<Orchestrator>> {
-    look(Api::new())
+    look(deployments::routes(Api::new()))
         .with(
             command(
                 "/start",
@@ -54,6 +55,31 @@ pub(crate) fn routes() -> Api<Arc<Orchestrator>> {
         .with(
             one("/services/{name}/restart", "Stops and starts a service."),
             commands::restart_one,
+        )
+        .with(
+            one(
+                "/services/{name}/pause",
+                "Holds the processes of a service still.",
+            ),
+            commands::pause_one,
+        )
+        .with(
+            one(
+                "/services/{name}/resume",
+                "Lets what is paused go on, and starts what is parked now.",
+            ),
+            commands::resume_one,
+        )
+        .with(
+            command("/pause", "Holds the processes of the fleet, or of some services, still."),
+            commands::pause,
+        )
+        .with(
+            command(
+                "/resume",
+                "Lets what is paused go on, and starts what is parked now.",
+            ),
+            commands::resume,
         )
         .with(
             Operation::post(
@@ -112,6 +138,17 @@ fn look(api: Api<Arc<Orchestrator>>) -> Api<Arc<Orchestrator>> {
     )
     .with(
         Operation::get(
+            "/services/{name}/explain",
+            "Why the instances of a service are where they are: the chain of causes.",
+        )
+        .params::<views::ExplainParams>()
+        .answers::<Explanation>(200, "The story, oldest link first.")
+        .refuses(404, UNKNOWN)
+        .refuses(404, "It has no such instance (`orchestrator.unknown_slot`)."),
+        views::explain,
+    )
+    .with(
+        Operation::get(
             "/dependencies",
             "The graph of dependencies, its order and critical path.",
         )
@@ -127,7 +164,7 @@ fn look(api: Api<Arc<Orchestrator>>) -> Api<Arc<Orchestrator>> {
     .with(
         Operation::get(
             "/services/{name}/logs",
-            "The output of a service, and what follows.",
+            "The output of a service, and what follows; of the host itself as `system`.",
         )
         .params::<logs::LogsParams>()
         .answers_text(
@@ -142,6 +179,24 @@ fn look(api: Api<Arc<Orchestrator>>) -> Api<Arc<Orchestrator>> {
             "Too many follow logs already (`orchestrator.unavailable`).",
         ),
         logs::logs,
+    )
+    .with(
+        Operation::get(
+            "/logs",
+            "The output of every service in the order of time, and what follows.",
+        )
+        .params::<logs::LogsParams>()
+        .answers_text(
+            200,
+            "text/plain",
+            "Lines; each a JSON object with `Accept: application/x-ndjson`.",
+        )
+        .answers_text(200, "application/x-ndjson", "When asked for.")
+        .refuses(
+            503,
+            "Too many follow logs already (`orchestrator.unavailable`).",
+        ),
+        logs::all_logs,
     )
     .with(
         Operation::get("/audit", "Who asked for what, newest first.")

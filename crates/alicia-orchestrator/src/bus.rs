@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_bus::{Incoming, Request};
-use alicia_contract::ServiceName;
-use alicia_contract::health::{self, FleetHealth, ServiceHealth};
+use alicia_contract::health::{self, FleetHealth, HEARTBEAT, Heartbeat, ServiceHealth};
 use alicia_contract::orchestrator::{
-    FleetAnswer, FleetRequest, FleetStatus, REQUESTS, STATUS, Verb,
+    EXPLAIN, FleetAnswer, FleetRequest, FleetStatus, REQUESTS, SPENT, STATUS, Verb,
 };
+use alicia_contract::{InstanceId, ServiceName};
 use alicia_module::{ApiError, Context};
 use axum::http::StatusCode;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
 use crate::command::{Asked, Commander};
+use crate::core::event::Counters;
+use crate::engine::{Handle, Input};
+use crate::explain::Explainer;
 
 /// Requests that are worked on at once; more wait in the queue of the bus.
 const REQUESTS_MAX: usize = 64;
@@ -55,13 +58,20 @@ pub(crate) async fn serve(cx: Context, commander: Commander) {
             };
             let commander = commander.clone();
             cx.spawn("request", async move {
-                answer(&commander, request).await;
+                let traceparent = traceparent_of(&request);
+                let answering = answer(&commander, request);
+                trace::scope_of_message(traceparent.as_deref(), answering).await;
                 drop(permit);
             });
         }
         // The bus is closed.
         return;
     }
+}
+
+/// The request that a message belongs to, as its sender says.
+fn traceparent_of<Q, A>(request: &Request<Q, A>) -> Option<String> {
+    request.envelope.as_ref()?.traceparent.clone()
 }
 
 async fn answer(commander: &Commander, request: Request<FleetRequest, FleetAnswer>) {
@@ -81,8 +91,7 @@ fn asked(request: &Request<FleetRequest, FleetAnswer>) -> Result<Asked, ApiError
         .first()
         .map(String::as_str)
         .unwrap_or_default();
-    let verbs = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Scale];
-    let verb = verbs
+    let verb = Verb::ALL
         .into_iter()
         .find(|verb| verb.as_str() == word)
         .ok_or_else(|| {
@@ -90,7 +99,7 @@ fn asked(request: &Request<FleetRequest, FleetAnswer>) -> Result<Asked, ApiError
                 StatusCode::NOT_FOUND,
                 "orchestrator.unknown_verb",
                 "No such request",
-                format!("`{word}` is none of start, stop, restart, scale"),
+                format!("`{word}` is none of start, stop, restart, scale, pause, resume"),
             )
         })?;
     let FleetRequest {
@@ -130,6 +139,110 @@ pub(crate) async fn follow_health(cx: Context, healths: watch::Sender<Healths>) 
                 // The retained state is delivered again.
                 Incoming::Lagged(_) | Incoming::Reconnected => {}
             }
+        }
+        return;
+    }
+}
+
+/// Passes on what agents tell of their work in heartbeats, where somebody watches it.
+pub(crate) async fn follow_work(cx: Context, handle: Handle) {
+    loop {
+        let mut heartbeats = match cx.bus.events(HEARTBEAT).await {
+            Ok(heartbeats) => heartbeats,
+            Err(error) => {
+                tracing::warn!(%error, "the work of agents is not heard");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        while let Some(incoming) = heartbeats.next().await {
+            let Incoming::Message(message) = incoming else {
+                // Counters only rise: the next heartbeat says it all.
+                continue;
+            };
+            // Whose topic it is has been checked by the broker, what it says of itself has not.
+            let is_its_own = message.values.first().map(String::as_str)
+                == Some(message.payload.service.as_str());
+            let counted = counted(&message.payload).filter(|_| is_its_own);
+            if let Some((instance, counters)) = counted
+                && handle.send(Input::Counted(instance, counters)).await.is_err()
+            {
+                return;
+            }
+        }
+        return;
+    }
+}
+
+/// The counters that tell of work; none, when there are none or it names no instance.
+fn counted(heartbeat: &Heartbeat) -> Option<(InstanceId, Counters)> {
+    let counter = |name: &str| {
+        let value = heartbeat.counters.get(name).copied()?;
+        (value.is_finite() && value >= 0.0).then_some(value)
+    };
+    let counters = Counters {
+        steps: counter("steps"),
+        tokens: counter("tokens"),
+        cost_usd: counter("cost_usd"),
+        action: None,
+    };
+    let instance = heartbeat.instance.clone()?;
+    (counters != Counters::default()).then_some((instance, counters))
+}
+
+/// Passes on what those tell who meter.
+pub(crate) async fn follow_spent(cx: Context, handle: Handle) {
+    loop {
+        let mut spent = match cx.bus.events(SPENT).await {
+            Ok(spent) => spent,
+            Err(error) => {
+                tracing::warn!(%error, "what is spent is not heard");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        while let Some(incoming) = spent.next().await {
+            match incoming {
+                Incoming::Message(message) => {
+                    if handle.send(Input::Spent(message.payload)).await.is_err() {
+                        return;
+                    }
+                }
+                Incoming::Lagged(missed) => {
+                    tracing::warn!(missed, "some of what was spent was not heard");
+                }
+                Incoming::Cleared { .. } | Incoming::Reconnected => {}
+            }
+        }
+        return;
+    }
+}
+
+/// Answers why something is where it is.
+pub(crate) async fn serve_explain(cx: Context, explainer: Explainer) {
+    let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
+    loop {
+        let mut requests = match cx.bus.serve(EXPLAIN).await {
+            Ok(requests) => requests,
+            Err(error) => {
+                tracing::warn!(%error, "requests to explain are not heard");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        while let Some(request) = requests.next().await {
+            let Ok(permit) = permits.clone().acquire_owned().await else {
+                return;
+            };
+            let explainer = explainer.clone();
+            cx.spawn("explain", async move {
+                let answer = explainer.explain(&request.query).await;
+                let answer = answer.map_err(|refusal| refusal.problem());
+                if let Err(error) = request.respond(answer).await {
+                    tracing::debug!(%error, "an answer was not delivered");
+                }
+                drop(permit);
+            });
         }
         return;
     }

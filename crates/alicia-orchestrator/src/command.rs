@@ -8,6 +8,7 @@ use std::time::Duration;
 use alicia_contract::ServiceName;
 use alicia_contract::fleet::StopSignal;
 use alicia_contract::orchestrator::{FleetAnswer, FleetStatus, Verb};
+use alicia_failpoint::failpoint;
 use alicia_keeper::protocol::{FailureCode, Target};
 use alicia_module::{ApiError, Context};
 use alicia_store::audit::Outcome;
@@ -121,8 +122,12 @@ impl Commander {
         let plan = Plan::new(&fleet, &selection, verb, &request)?;
         let overrides = plan.overrides(&fleet);
         let detail = json!({ "services": plan.services, "instances": instances, "reason": reason });
-        let action = self.action(&actor, verb.as_str(), &names, detail);
+        let mut action = self.action(&actor, verb.as_str(), &names, detail);
+        action.about = plan.services.iter().chain(&plan.needed).cloned().collect();
+        action.reason.clone_from(&reason);
+        failpoint("orchestrator.command");
         store::write_command(&self.cx.store, action, overrides).await?;
+        failpoint("orchestrator.commanded");
         let because = reason
             .map(|reason| format!(": {reason}"))
             .unwrap_or_default();
@@ -187,12 +192,14 @@ impl Commander {
         let Some(keeper) = self.handle.keeper.borrow().clone() else {
             return Err(Error::NoKeeper(service));
         };
+        // All at once: the keeper answers each when it has walked through its tree.
+        let sent = running.iter().map(|(_, instance)| {
+            keeper.signal(instance.as_str(), signal.number(), Target::Tree)
+        });
+        let sent = futures_util::future::join_all(sent).await;
         let mut signalled = Vec::new();
-        for (slot, instance) in running {
-            match keeper
-                .signal(instance.as_str(), signal.number(), Target::Tree)
-                .await
-            {
+        for ((slot, _), sent) in running.iter().zip(sent) {
+            match sent {
                 Ok(()) => signalled.push(format!("{service}-{slot}")),
                 // It ended meanwhile.
                 Err(error)
@@ -226,6 +233,8 @@ impl Commander {
             target,
             outcome: Outcome::Done,
             detail,
+            about: names.to_vec(),
+            reason: None,
         }
     }
 }

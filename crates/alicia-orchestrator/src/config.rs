@@ -1,6 +1,6 @@
 //! The section `orchestrator` of `alicia.yaml`.
 
-use alicia_contract::{Period, ServiceName};
+use alicia_contract::{ByteSize, Period, ServiceName};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +18,27 @@ pub struct Config {
     pub profiles: Vec<ServiceName>,
     /// How long everything may take to stop when the house closes; then what is left is killed.
     pub stop_deadline: Period,
+    /// Limits of all logs together; those of one service stand in its `log`.
+    pub logs: LogLimits,
+}
+
+/// Limits of all logs together. Whole files go, the oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogLimits {
+    /// The most bytes of files that were put aside, packed.
+    pub total_size: ByteSize,
+    /// Older files go, also those of services that are gone.
+    pub max_age: Period,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            total_size: ByteSize::mib(2_048),
+            max_age: Period::from_secs(30 * 86_400),
+        }
+    }
 }
 
 impl Default for Config {
@@ -26,6 +47,7 @@ impl Default for Config {
             only: Vec::new(),
             profiles: Vec::new(),
             stop_deadline: Period::from_secs(30),
+            logs: LogLimits::default(),
         }
     }
 }

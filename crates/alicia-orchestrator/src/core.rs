@@ -12,6 +12,9 @@
 //!                        ▼                          │ ends by itself  │
 //!            spawned  backoff ◄─────────────────────┴─────────────────┤
 //!     starting ◄─────────┘ crash loop ► failed      success ► completed
+//!                                         │         provider's limit, budget ► parked
+//!      waiting ◄──────────────────────────┴─ its time has come ─────────────────┘
+//!                                                   pause ► paused ► running
 //! ```
 //!
 //! - A slot holds at most one run. A run is let go when the keeper says that its whole process tree is
@@ -25,15 +28,27 @@
 //! - Readiness is asked until it is good for the first time, then liveness begins.
 
 mod back_off;
+pub mod budget;
+pub mod cause;
 mod command;
+pub mod deployment;
 pub mod digest;
 pub mod event;
 mod life;
+mod load;
+pub mod notice;
+mod park;
+mod pause;
 pub mod plan;
+mod progress;
+mod react;
 mod service;
 mod settle;
 mod status;
+mod supervise;
 mod sync;
+pub mod update;
+mod updating;
 
 #[cfg(test)]
 mod tests;
@@ -67,6 +82,12 @@ pub struct Core {
     remembered: BTreeMap<SlotId, Remembered>,
     /// Deadlines; one that its owner no longer has is passed over.
     timers: BTreeSet<(Duration, Owner)>,
+    /// From when on the next one that was parked may start.
+    resume_free_at: Duration,
+    /// What services with a budget have used up.
+    ledger: budget::Ledger,
+    /// Restarts in each group.
+    storms: BTreeMap<ServiceName, supervise::Storms>,
     /// Services to be settled.
     dirty: BTreeSet<ServiceName>,
     /// Whether the keeper is there.
@@ -87,6 +108,12 @@ enum Owner {
     Slot(SlotId),
     /// The end of a stop.
     Run(InstanceId),
+    /// The end of the time in which a run must get on.
+    Gauge(InstanceId),
+    /// The next look at the budgets.
+    Budgets,
+    /// The next step of an update.
+    Update(ServiceName),
 }
 
 impl Core {
@@ -109,6 +136,9 @@ impl Core {
             epochs,
             remembered: memory.slots,
             timers: BTreeSet::new(),
+            resume_free_at: Duration::ZERO,
+            ledger: budget::Ledger::new(memory.accounts),
+            storms: BTreeMap::new(),
             dirty: BTreeSet::new(),
             keeper: false,
             session: 0,
@@ -133,9 +163,16 @@ impl Core {
                 instance,
                 exit,
                 empty,
-            } => self.exited(&instance, exit, empty),
+                output,
+            } => self.exited(&instance, exit, (empty, output)),
+            Event::Notified(instance, fields) => self.notified(&instance, &fields),
+            Event::Counted(instance, counters) => self.counted(&instance, &counters),
+            Event::Spent(spent) => self.spent(&spent),
             Event::Emptied { instance, killed } => self.emptied(&instance, killed),
             Event::Probed(instance, role, verdict) => self.probed(&instance, role, verdict),
+            Event::Called(service) => self.called(&service),
+            Event::Idle(service) => self.idle(&service),
+            Event::Scaled(service, instances) => self.scaled(&service, instances),
             Event::TimerFired => self.timer_fired(),
             Event::Command {
                 request,
@@ -237,6 +274,9 @@ impl Core {
                     self.slot_due(&id);
                 }
                 Owner::Run(instance) => self.stop_due(&instance, at),
+                Owner::Gauge(instance) => self.gauge_due(&instance, at),
+                Owner::Budgets => self.budgets_due(at),
+                Owner::Update(name) => drop(self.dirty.insert(name)),
                 Owner::Slot(_) => {}
             }
         }

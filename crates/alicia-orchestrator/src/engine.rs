@@ -10,23 +10,31 @@
 //! The way from the end of a process to its next start is: keeper's event, core, keeper's request. It
 //! waits for neither the bus nor the database: these hear of it through bounded queues.
 
+mod accounts;
 mod act;
+mod container;
+pub(crate) mod deployment;
+mod confine;
 pub(crate) mod convert;
 pub(crate) mod environment;
 mod hear;
 pub(crate) mod launch;
 mod link;
+pub(crate) mod on_demand;
 mod ports;
 mod probes;
 pub(crate) mod record;
+mod secrets;
+mod session;
+mod sockets;
 pub(crate) mod usage;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_contract::fleet::Fleet;
-use alicia_contract::orchestrator::{FleetAnswer, FleetStatus};
+use alicia_contract::orchestrator::{FleetAnswer, FleetStatus, Spent};
 use alicia_contract::{InstanceId, ServiceName};
 use alicia_keeper::protocol;
 use alicia_keeper::{Client, Events};
@@ -36,8 +44,9 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
-use crate::core::event::{Event, Memory, Now, Role, SpawnFault, Verdict};
+use crate::core::event::{Counters, Event, Memory, Now, Role, SpawnFault, Verdict};
 use crate::core::plan::{Plan, Selection};
+use crate::deploy::{Known, Opening, Told};
 use crate::metrics::Counts;
 use hear::Held;
 use launch::Surroundings;
@@ -75,6 +84,26 @@ pub(crate) enum Input {
     Unknown(InstanceId),
     /// A probe changed its mind.
     Probed(InstanceId, Role, Verdict),
+    /// A run told of its work over the bus.
+    Counted(InstanceId, Counters),
+    /// Somebody who meters told what was spent.
+    Spent(Spent),
+    /// A new version of the fleet, which is written down already.
+    Deploy {
+        number: u64,
+        fleet: Arc<Fleet>,
+        services: Vec<ServiceName>,
+    },
+    /// What is known of each service.
+    Known(oneshot::Sender<Known>),
+    /// The services on demand that run.
+    Awake(oneshot::Sender<Vec<on_demand::Awake>>),
+    /// Nobody has been connected to a service on demand for its idle time.
+    Idle(ServiceName),
+    /// The sockets of a service on demand could not be watched.
+    Unwatched(ServiceName),
+    /// Scaling decided on a number of instances.
+    Scaled(ServiceName, u32),
     /// A command, which is written down already.
     Command {
         plan: Plan,
@@ -151,13 +180,25 @@ pub(crate) struct Engine {
     published: watch::Sender<Arc<FleetStatus>>,
     published_revision: u64,
     publish_at: Option<Instant>,
+    /// What was good before a deployment that the last host left under way.
+    base: Option<Arc<Fleet>>,
+    rollout: Option<deployment::Rollout>,
+    told: mpsc::Sender<Told>,
+    /// Sockets that the keeper may hold for us.
+    sockets: BTreeSet<String>,
+    /// Services on demand whose sockets are watched, with these.
+    watched: BTreeMap<ServiceName, Vec<String>>,
+    accounts: accounts::Sender,
 }
 
 /// What an engine is made of.
 pub(crate) struct Parts {
     pub(crate) cx: Context,
     pub(crate) memory: (Memory, Option<u64>),
-    pub(crate) desired: (Arc<Fleet>, Selection),
+    pub(crate) opening: Opening,
+    pub(crate) selection: Selection,
+    /// Hears what becomes of deployments.
+    pub(crate) told: mpsc::Sender<Told>,
     pub(crate) records: record::Sender,
     pub(crate) counts: Arc<Counts>,
 }
@@ -188,7 +229,9 @@ impl Engine {
         let Parts {
             cx,
             memory,
-            desired,
+            opening,
+            selection,
+            told,
             records,
             counts,
         } = parts;
@@ -215,10 +258,10 @@ impl Engine {
         };
         cx.spawn("keeper", link.run());
         let usages = usage::start(&cx, handle.clone());
-        let engine = Self {
+        let mut engine = Self {
             core: Core::new(Memory::default(), cx.seed),
             memory: Some(memory),
-            desired,
+            desired: (opening.fleet, selection),
             origin: cx.clock.now(),
             revision_base: u64::try_from(cx.clock.unix_us()).unwrap_or_default(),
             inputs,
@@ -228,7 +271,9 @@ impl Engine {
             renew,
             keeper,
             surroundings: Arc::new(Surroundings {
+                clock: cx.clock.clone(),
                 base: environment::base(&cx.program),
+                program: cx.program.clone(),
                 paths: cx.paths.clone(),
                 identity: cx.identity.clone(),
                 addresses: cx.addresses.clone(),
@@ -250,8 +295,17 @@ impl Engine {
             published,
             published_revision: 0,
             publish_at: None,
+            base: opening.base,
+            rollout: None,
+            told,
+            sockets: BTreeSet::new(),
+            watched: BTreeMap::new(),
+            accounts: accounts::start(&cx),
             cx: cx.clone(),
         };
+        if let Some((number, services)) = opening.under_way {
+            engine.begin_rollout(number, services);
+        }
         cx.spawn("engine", engine.run());
         handle
     }
@@ -307,6 +361,25 @@ impl Engine {
             Input::Probed(instance, role, verdict) => {
                 self.tell(Event::Probed(instance, role, verdict));
             }
+            Input::Counted(instance, counters) => self.tell(Event::Counted(instance, counters)),
+            Input::Spent(spent) => self.tell(Event::Spent(spent)),
+            Input::Deploy {
+                number,
+                fleet,
+                services,
+            } => self.deploy(deployment::Deploying {
+                number,
+                fleet,
+                services,
+            }),
+            Input::Known(reply) => drop(reply.send(self.known())),
+            Input::Awake(reply) => drop(reply.send(self.awake())),
+            Input::Idle(service) => self.tell(Event::Idle(service)),
+            Input::Unwatched(service) => {
+                self.watched.remove(&service);
+                self.tidy_sockets();
+            }
+            Input::Scaled(service, instances) => self.tell(Event::Scaled(service, instances)),
             Input::Command {
                 plan,
                 reason,
@@ -354,6 +427,7 @@ impl Engine {
     /// After each turn: who waits for rest, what is to be published.
     fn after(&mut self) {
         self.answer_settled();
+        self.look_at_rollout();
         if self.closing.is_some() && self.core.is_quiet() {
             let killed = std::mem::take(&mut self.killed);
             if let Some(reply) = self.closing.take() {
@@ -399,6 +473,7 @@ impl Engine {
         self.published.send_replace(self.status());
         let core = &self.core;
         self.ports.retain(|slot| core.has_slot(slot));
+        self.tidy_sockets();
     }
 
     fn usage_changed(&mut self) {
@@ -424,7 +499,9 @@ impl Engine {
     fn wake(&self) -> Instant {
         let timer = self.core.next_timer().map(|at| self.origin + at);
         let look = (!self.settling.is_empty()).then(|| self.cx.clock.now() + SETTLE_INTERVAL);
-        let next = timer.into_iter().chain(self.publish_at).chain(look).min();
+        let rollout = self.next_look().filter(|_| self.client.is_some());
+        let others = self.publish_at.into_iter().chain(look).chain(rollout);
+        let next = timer.into_iter().chain(others).min();
         next.unwrap_or_else(|| self.cx.clock.now() + LONG)
     }
 }

@@ -8,11 +8,15 @@
 pub mod core;
 
 mod api;
+mod archive;
 mod bus;
 mod command;
 mod config;
+mod deploy;
 mod engine;
+mod explain;
 mod graph;
+mod history;
 mod metrics;
 mod module;
 pub mod store;

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use alicia_contract::ServiceName;
+use alicia_contract::deployment::DeploymentState;
 use alicia_contract::orchestrator::{FleetStatus, InstanceState, Transition};
 use alicia_module::Exposition;
 
@@ -34,6 +35,9 @@ pub(crate) struct Counts {
     probes_readiness: AtomicU64,
     probes_liveness: AtomicU64,
     records_dropped: AtomicU64,
+    updates_done: AtomicU64,
+    updates_reverted: AtomicU64,
+    updates_failed: AtomicU64,
 }
 
 fn raise(counter: &AtomicU64, by: u64) {
@@ -69,6 +73,16 @@ impl Counts {
 
     pub(crate) fn killed(&self, processes: u32) {
         raise(&self.killed, processes.into());
+    }
+
+    /// An update of a service came to an end.
+    pub(crate) fn updated(&self, end: DeploymentState) {
+        match end {
+            DeploymentState::Done => raise(&self.updates_done, 1),
+            DeploymentState::Reverted => raise(&self.updates_reverted, 1),
+            DeploymentState::Failed => raise(&self.updates_failed, 1),
+            DeploymentState::UnderWay | DeploymentState::Superseded => {}
+        }
     }
 
     pub(crate) fn probed(&self, role: Role) {
@@ -119,6 +133,15 @@ impl Counts {
         let plain = |out: &mut Exposition, name, help, counter| {
             out.counter(name, help, &[], read(counter));
         };
+        let updates = [
+            ("done", &self.updates_done),
+            ("failed", &self.updates_failed),
+            ("reverted", &self.updates_reverted),
+        ];
+        for (end, counter) in updates {
+            let help = "Updates of services, by how they ended.";
+            out.counter("updates_total", help, &[("end", end)], read(counter));
+        }
         plain(out, "spawns_total", "Processes started.", &self.spawns);
         plain(
             out,

@@ -10,11 +10,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
 use crate::api;
+use crate::archive;
 use crate::bus::{self, Healths};
 use crate::command::Commander;
 use crate::config::Config;
 use crate::core::plan::Selection;
-use crate::engine::{Engine, Handle, Input, Killed, Parts, record};
+use crate::deploy::{self, Deployer};
+use crate::engine::{self, Engine, Handle, Input, Killed, Parts, record};
+use crate::explain::Explainer;
 use crate::metrics::Counts;
 use crate::store;
 
@@ -29,9 +32,12 @@ pub struct Orchestrator {
     pub(crate) cx: Context,
     pub(crate) handle: Handle,
     pub(crate) commander: Commander,
+    pub(crate) deployer: Deployer,
+    pub(crate) explainer: Explainer,
     pub(crate) healths: watch::Receiver<Healths>,
     /// How many may follow logs at once.
     pub(crate) followers: Arc<Semaphore>,
+    archive: Arc<archive::Counts>,
     counts: Arc<Counts>,
     records: record::Sender,
     config: watch::Sender<Config>,
@@ -56,35 +62,60 @@ impl Module for Orchestrator {
         let counts = Arc::<Counts>::default();
         let records = record::start(&cx, &counts);
         let (selection, selected) = watch::channel(config.selection());
-        let fleet = cx.fleet.borrow().clone();
+        let (newest, opening) = deploy::open(&cx).await?;
+        if *cx.fleet.borrow() != opening.fleet {
+            // What was deployed stays in force, and what was taken back stays away, whatever the file says.
+            cx.desk.put(opening.fleet.clone()).await?;
+        }
+        let (told, hears) = engine::deployment::queue();
         let handle = Engine::start(Parts {
             cx: cx.clone(),
             memory,
-            desired: (fleet, config.selection()),
+            opening,
+            selection: config.selection(),
+            told,
             records: records.clone(),
             counts: counts.clone(),
         });
+        let deployer = Deployer::new(cx.clone(), handle.clone(), selected.clone(), newest);
         let commander = Commander::new(cx.clone(), handle.clone(), selected);
+        cx.spawn("deployments", deploy::follow(deployer.clone(), hears));
+        cx.spawn(
+            "on demand",
+            engine::on_demand::watch_idle(cx.clone(), handle.clone()),
+        );
         let (healths_in, healths) = watch::channel(Healths::new());
         cx.spawn(
             "status",
             bus::publish_status(cx.clone(), handle.published.clone()),
         );
         cx.spawn("requests", bus::serve(cx.clone(), commander.clone()));
+        let explainer = Explainer::new(cx.clone(), handle.clone());
+        cx.spawn("explain", bus::serve_explain(cx.clone(), explainer.clone()));
+        cx.spawn("work", bus::follow_work(cx.clone(), handle.clone()));
+        cx.spawn("spent", bus::follow_spent(cx.clone(), handle.clone()));
         cx.spawn("health", bus::follow_health(cx.clone(), healths_in));
         cx.spawn(
             "fleet",
-            follow_fleet(cx.clone(), handle.clone(), selection.subscribe()),
+            follow_fleet(cx.clone(), deployer.clone(), selection.subscribe()),
         );
+        let config = watch::Sender::new(config);
+        let archive = Arc::<archive::Counts>::default();
+        let keeper = handle.keeper.clone();
+        let (counted, limits) = (archive.clone(), config.subscribe());
+        cx.spawn("logs", archive::run(cx.clone(), counted, limits, keeper));
         Ok(Self {
             cx,
+            archive,
             handle,
             commander,
+            deployer,
+            explainer,
             healths,
             followers: Arc::new(Semaphore::new(api::logs::FOLLOWERS_MAX)),
             counts,
             records,
-            config: watch::Sender::new(config),
+            config,
             selection,
         })
     }
@@ -95,7 +126,10 @@ impl Module for Orchestrator {
 
     fn health(&self) -> Health {
         match self.handle.trouble.borrow().as_ref() {
-            None => Health::Ok,
+            None => match self.deployer.differs() {
+                None => Health::Ok,
+                Some(differs) => Health::Degraded(differs),
+            },
             Some(reason) => Health::Degraded(format!(
                 "the keeper is away: {reason}; nothing can be started or stopped"
             )),
@@ -104,6 +138,7 @@ impl Module for Orchestrator {
 
     fn metrics(&self, out: &mut Exposition) {
         self.counts.write(&self.handle.published.borrow(), out);
+        self.archive.write(out);
     }
 
     async fn reload(&self, config: Config) -> Result<Reload, Error> {
@@ -175,27 +210,29 @@ impl Orchestrator {
 }
 
 /// Passes the file's changes, and those of what is selected, on to the engine.
-async fn follow_fleet(cx: Context, handle: Handle, mut selection: watch::Receiver<Selection>) {
+async fn follow_fleet(
+    cx: Context,
+    deployer: Deployer,
+    mut selection: watch::Receiver<Selection>,
+) {
     let mut fleet = cx.fleet.clone();
     fleet.mark_changed();
     loop {
-        let changed = tokio::select! {
-            changed = fleet.changed() => changed,
-            changed = selection.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-        let desired = (
-            fleet.borrow_and_update().clone(),
-            selection.borrow_and_update().clone(),
-        );
-        if handle
-            .send(Input::Desired(desired.0, desired.1))
-            .await
-            .is_err()
-        {
-            return;
+        tokio::select! {
+            changed = fleet.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let fleet = fleet.borrow_and_update().clone();
+                deployer.heard(fleet).await;
+            }
+            changed = selection.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                selection.mark_unchanged();
+                deployer.reselect().await;
+            }
         }
     }
 }

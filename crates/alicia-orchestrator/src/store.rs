@@ -1,5 +1,7 @@
 //! What is written down: each slot, what people asked for, the history. All SQL of the module.
 
+pub(crate) mod deployments;
+
 use std::collections::BTreeMap;
 
 use alicia_contract::orchestrator::{InstanceState, Transition};
@@ -9,14 +11,17 @@ use alicia_store::{Connection, Error, Migration, Store, Transaction, audit};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::core::budget::Account;
 use crate::core::event::{Memory, Record, Remembered, SlotId};
 use crate::core::plan::{Overrides, Scale};
+use crate::history;
 
 /// Transitions that are kept: a fleet of 50 that is restarted daily fills this in two months.
 pub const TRANSITIONS_MAX: u32 = 10_000;
 
 /// The schema.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
     number: 1,
     name: "slots, overrides, transitions",
     sql: "CREATE TABLE slot (
@@ -48,7 +53,29 @@ pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
               one INTEGER NOT NULL PRIMARY KEY CHECK (one = 1),
               started_unix_ms INTEGER NOT NULL
           ) STRICT;",
-}];
+    },
+    Migration {
+        number: 2,
+        name: "waits, accounts, histories",
+        sql: "ALTER TABLE slot ADD COLUMN next_start REAL;
+          CREATE TABLE account (
+              service TEXT NOT NULL PRIMARY KEY,
+              account TEXT NOT NULL
+          ) STRICT, WITHOUT ROWID;
+          CREATE TABLE history (
+              id INTEGER PRIMARY KEY AUTOINCREMENT,
+              service TEXT NOT NULL,
+              slot INTEGER NOT NULL,
+              entry TEXT NOT NULL
+          ) STRICT;
+          CREATE INDEX history_by_slot ON history (service, slot, id);",
+    },
+    Migration {
+        number: 3,
+        name: "deployments",
+        sql: deployments::SCHEMA,
+    },
+];
 
 /// A command as it stands in the audit log.
 #[derive(Debug, Clone)]
@@ -59,6 +86,10 @@ pub(crate) struct Action {
     pub(crate) target: String,
     pub(crate) outcome: audit::Outcome,
     pub(crate) detail: serde_json::Value,
+    /// The services that it is about, for their histories.
+    pub(crate) about: Vec<ServiceName>,
+    /// Why, as the person said.
+    pub(crate) reason: Option<String>,
 }
 
 /// Everything that is remembered, and the start time of the keeper that it is about.
@@ -68,6 +99,7 @@ pub(crate) async fn load(store: &Store) -> Result<(Memory, Option<u64>), Error> 
             let memory = Memory {
                 slots: load_slots(connection)?,
                 overrides: load_overrides(connection)?,
+                accounts: load_accounts(connection)?,
             };
             let keeper = connection
                 .query_row("SELECT started_unix_ms FROM keeper", [], |row| {
@@ -80,7 +112,8 @@ pub(crate) async fn load(store: &Store) -> Result<(Memory, Option<u64>), Error> 
 }
 
 fn load_slots(connection: &Connection) -> Result<BTreeMap<SlotId, Remembered>, Error> {
-    let sql = "SELECT service, slot, epoch, instance, state, since, restarts, exit, reason, digest
+    let sql = "SELECT service, slot, epoch, instance, state, since, restarts, exit, reason, digest,
+                      next_start
                FROM slot";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
@@ -101,6 +134,7 @@ fn load_slots(connection: &Connection) -> Result<BTreeMap<SlotId, Remembered>, E
             restarts: row.get(6)?,
             exit: exit.and_then(|text| serde_json::from_str(&text).ok()),
             reason: row.get(8)?,
+            next_start: row.get(10)?,
             digest: row.get::<_, String>(9)?.into(),
         };
         slots.insert(
@@ -112,6 +146,41 @@ fn load_slots(connection: &Connection) -> Result<BTreeMap<SlotId, Remembered>, E
         );
     }
     Ok(slots)
+}
+
+fn load_accounts(connection: &Connection) -> Result<BTreeMap<ServiceName, Account>, Error> {
+    let mut statement = connection.prepare("SELECT service, account FROM account")?;
+    let mut rows = statement.query([])?;
+    let mut accounts = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let (service, account): (String, String) = (row.get(0)?, row.get(1)?);
+        // One that a newer version wrote differently begins anew.
+        if let (Ok(service), Ok(account)) =
+            (ServiceName::new(service), serde_json::from_str(&account))
+        {
+            accounts.insert(service, account);
+        }
+    }
+    Ok(accounts)
+}
+
+/// Writes what services have used up.
+pub(crate) async fn write_accounts(
+    store: &Store,
+    accounts: BTreeMap<ServiceName, Account>,
+) -> Result<(), Error> {
+    store
+        .write(move |tx| -> Result<(), Error> {
+            let sql = "INSERT INTO account (service, account) VALUES (?1, ?2)
+                       ON CONFLICT (service) DO UPDATE SET account = excluded.account";
+            for (service, account) in &accounts {
+                let account = serde_json::to_string(account)?;
+                tx.prepare_cached(sql)?
+                    .execute(params![service.as_str(), account])?;
+            }
+            Ok(())
+        })
+        .await
 }
 
 fn load_overrides(connection: &Connection) -> Result<BTreeMap<ServiceName, Overrides>, Error> {
@@ -147,6 +216,7 @@ pub(crate) async fn write_command(
             for (service, set) in &overrides {
                 write_override(tx, service, *set)?;
             }
+            history::write_command(tx, &action)?;
             audit::append(
                 tx,
                 &audit::Entry {
@@ -191,13 +261,18 @@ pub(crate) async fn write_records(store: &Store, records: Vec<Record>) -> Result
         .write(move |tx| -> Result<(), Error> {
             for record in &records {
                 write_slot(tx, record)?;
-                let transition = serde_json::to_string(&record.transition)?;
+                history::write_transition(tx, &record.transition)?;
+                // The lines stay in the logs, and the last ones in the history of the slot.
+                let mut transition = record.transition.clone();
+                transition.last_lines.clear();
+                let transition = serde_json::to_string(&transition)?;
                 tx.prepare_cached("INSERT INTO transition (service, transition) VALUES (?1, ?2)")?
                     .execute(params![record.transition.service.as_str(), transition])?;
             }
             let sql = "DELETE FROM transition
                        WHERE id <= (SELECT max(id) FROM transition) - ?1";
             tx.prepare_cached(sql)?.execute([TRANSITIONS_MAX])?;
+            history::prune(tx, records.iter().map(|record| &record.transition))?;
             Ok(())
         })
         .await
@@ -205,15 +280,16 @@ pub(crate) async fn write_records(store: &Store, records: Vec<Record>) -> Result
 
 fn write_slot(tx: &Transaction<'_>, record: &Record) -> Result<(), Error> {
     let sql = "INSERT INTO slot
-                   (service, slot, epoch, instance, state, since, restarts, exit, reason, digest)
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+                   (service, slot, epoch, instance, state, since, restarts, exit, reason, digest,
+                    next_start)
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
                ON CONFLICT (service, slot) DO UPDATE SET
                    epoch = max(epoch, excluded.epoch), instance = excluded.instance,
                    state = excluded.state, since = excluded.since, restarts = excluded.restarts,
-                   exit = coalesce(excluded.exit, exit), reason = excluded.reason,
-                   digest = excluded.digest";
+                   exit = excluded.exit, reason = excluded.reason,
+                   digest = excluded.digest, next_start = excluded.next_start";
     let transition = &record.transition;
-    let exit = transition
+    let exit = record
         .exit
         .as_ref()
         .map(serde_json::to_string)
@@ -229,6 +305,7 @@ fn write_slot(tx: &Transaction<'_>, record: &Record) -> Result<(), Error> {
         exit,
         transition.reason,
         record.digest.as_str(),
+        transition.next_start,
     ])?;
     Ok(())
 }

@@ -149,6 +149,40 @@ pub(crate) async fn restart_one(
     about_one(&module, (Verb::Restart, name), who.to_string(), params).await
 }
 
+pub(crate) async fn pause(
+    State(module): Module,
+    Caller(who): Caller,
+    Params(params): Params<CommandParams>,
+) -> Outcome {
+    about_fleet(&module, Verb::Pause, &who.to_string(), params).await
+}
+
+pub(crate) async fn resume(
+    State(module): Module,
+    Caller(who): Caller,
+    Params(params): Params<CommandParams>,
+) -> Outcome {
+    about_fleet(&module, Verb::Resume, &who.to_string(), params).await
+}
+
+pub(crate) async fn pause_one(
+    State(module): Module,
+    Caller(who): Caller,
+    PathParams(name): PathParams<ServiceName>,
+    Params(params): Params<OneParams>,
+) -> Outcome {
+    about_one(&module, (Verb::Pause, name), who.to_string(), params).await
+}
+
+pub(crate) async fn resume_one(
+    State(module): Module,
+    Caller(who): Caller,
+    PathParams(name): PathParams<ServiceName>,
+    Params(params): Params<OneParams>,
+) -> Outcome {
+    about_one(&module, (Verb::Resume, name), who.to_string(), params).await
+}
+
 pub(crate) async fn scale(
     State(module): Module,
     Caller(who): Caller,
@@ -256,7 +290,7 @@ fn outcomes(status: &FleetStatus, services: &[ServiceName]) -> Vec<InstanceOutco
         .collect()
 }
 
-fn checked_wait(wait: Period) -> Result<Duration, ApiError> {
+pub(super) fn checked_wait(wait: Period) -> Result<Duration, ApiError> {
     if wait.duration() > WAIT_MAX {
         let message = format!("found {wait}, at most {}", Period(WAIT_MAX));
         return Err(invalid("wait", message));

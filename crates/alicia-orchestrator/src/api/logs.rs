@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use alicia_contract::{Period, ServiceName, UnixSeconds};
-use alicia_keeper::logs::{Filter, Follow, From, Line, read_last};
+use alicia_keeper::logs::{Facts, Filter, Follow, From, Level, Line, read_last};
 use alicia_module::ApiError;
 use alicia_module::api::{Params, PathParams};
 use axum::body::{Body, Bytes};
@@ -37,6 +37,9 @@ const CHUNKS_MAX: usize = 16;
 /// The longest text to look for.
 const GREP_CHARS_MAX: usize = 500;
 
+/// The name under which the log of the host itself is found.
+const HOST: &str = "system";
+
 /// Which lines.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,8 +48,15 @@ pub(crate) struct LogsParams {
     follow: Option<bool>,
     /// Not older than this: `10m`.
     since: Option<Period>,
+    /// Not newer than this: `5m`.
+    until: Option<Period>,
     /// Only lines with this text. At most 500 characters.
     grep: Option<String>,
+    /// Only lines that are at least so grave: `debug`, `info`, `warn`, `error` or `fatal`. A line that says no level
+    /// counts as `info`.
+    level: Option<String>,
+    /// Only lines with this id in them, as a word of its own: of a trace, a request, anything. At most 500 characters.
+    trace: Option<String>,
     /// So many last lines of each instance. Default: 200; at most 10,000.
     #[schemars(range(min = 0, max = 10_000))]
     tail: Option<usize>,
@@ -62,6 +72,13 @@ struct JsonLine<'l> {
     at: UnixSeconds,
     stream: &'l str,
     text: &'l str,
+    /// What it says of itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    level: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
 }
 
 /// The form of a line.
@@ -84,22 +101,55 @@ pub(crate) async fn logs(
     Params(params): Params<LogsParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    if name.as_str() == HOST {
+        let host = Source {
+            instance: HOST.to_owned(),
+            path: module.cx.paths.host_log(),
+        };
+        return answer(&module, vec![host], &params, &headers).await;
+    }
     let slots = current_slots(&module, &name)
         .await?
         .ok_or_else(|| unknown_service(&name))?;
-    let (filter, tail) = wanted(&params, module.cx.clock.unix_us())?;
-    let only = possible_slot(params.slot)?;
-    let sources: Vec<Source> = slots
-        .into_iter()
-        .filter(|slot| only.is_none_or(|wanted| wanted == *slot))
-        .map(|slot| Source {
-            instance: format!("{name}-{slot}"),
-            path: log_path(&module.cx.paths, &name, slot),
-        })
-        .collect();
-    let form = form(&headers);
+    let sources = sources(&module, &name, slots);
+    answer(&module, sources, &params, &headers).await
+}
+
+/// Of every service.
+pub(crate) async fn all_logs(
+    State(module): State<Arc<Orchestrator>>,
+    Params(params): Params<LogsParams>,
+    headers: HeaderMap,
+) -> Result<Response, ApiError> {
+    let status = super::views::current(&module).await?;
+    let sources = status.services.iter().flat_map(|service| {
+        let slots = service.instances.iter().map(|instance| instance.slot);
+        sources(&module, &service.service, slots.collect())
+    });
+    answer(&module, sources.collect(), &params, &headers).await
+}
+
+fn sources(module: &Orchestrator, name: &ServiceName, slots: Vec<u32>) -> Vec<Source> {
+    let source = |slot: u32| Source {
+        instance: format!("{name}-{slot}"),
+        path: log_path(&module.cx.paths, name, slot),
+    };
+    slots.into_iter().map(source).collect()
+}
+
+async fn answer(
+    module: &Orchestrator,
+    mut sources: Vec<Source>,
+    params: &LogsParams,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let (filter, tail) = wanted(params, module.cx.clock.unix_us())?;
+    if let Some(slot) = possible_slot(params.slot)? {
+        sources.retain(|source| source.instance.ends_with(&format!("-{slot}")));
+    }
+    let form = form(headers);
     let body = if params.follow.unwrap_or_default() {
-        follow(&module, sources, (filter, tail), form)?
+        follow(module, sources, (filter, tail), form)?
     } else {
         Body::from(past(sources, filter, tail, form).await?)
     };
@@ -118,20 +168,32 @@ fn wanted(params: &LogsParams, now_unix_us: i64) -> Result<(Filter, usize), ApiE
             format!("found {tail}, at most {LINES_MAX}"),
         ));
     }
-    let chars = params.grep.as_ref().map_or(0, |text| text.chars().count());
-    if chars > GREP_CHARS_MAX {
-        let message = format!("found {chars} characters, at most {GREP_CHARS_MAX}");
-        return Err(invalid("grep", message));
+    for (name, text) in [("grep", &params.grep), ("trace", &params.trace)] {
+        let chars = text.as_ref().map_or(0, |text| text.chars().count());
+        if chars > GREP_CHARS_MAX {
+            let message = format!("found {chars} characters, at most {GREP_CHARS_MAX}");
+            return Err(invalid(name, message));
+        }
     }
-    let since = params.since.map(|since| {
-        let now = u64::try_from(now_unix_us).unwrap_or_default();
-        let ago = u64::try_from(since.duration().as_micros()).unwrap_or(u64::MAX);
-        now.saturating_sub(ago)
+    let level = params.level.as_deref().map(|word| {
+        let unknown = || {
+            let message = format!("found {word:?}, expected debug, info, warn, error or fatal");
+            invalid("level", message)
+        };
+        Level::from_word(word).ok_or_else(unknown)
     });
+    let ago = |period: Period| {
+        let now = u64::try_from(now_unix_us).unwrap_or_default();
+        let ago = u64::try_from(period.duration().as_micros()).unwrap_or(u64::MAX);
+        now.saturating_sub(ago)
+    };
     let filter = Filter {
-        since_unix_us: since,
+        since_unix_us: params.since.map(ago),
+        until_unix_us: params.until.map(ago),
         contains: params.grep.clone(),
         stream: None,
+        level: level.transpose()?,
+        trace: params.trace.clone().filter(|id| !id.is_empty()),
     };
     Ok((filter, tail))
 }
@@ -234,11 +296,15 @@ fn write_line(text: &mut Vec<u8>, instance: &str, line: &Line, form: Form) {
             text.extend_from_slice(format!("{at:.6} {instance} {}\n", line.text).as_bytes());
         }
         Form::Json => {
+            let facts = Facts::of(line);
             let line = JsonLine {
                 instance,
                 at: line.unix_us as f64 / 1e6,
                 stream,
                 text: &line.text,
+                level: facts.level.map(Level::as_str),
+                message: facts.message,
+                trace: facts.trace,
             };
             serde_json::to_writer(&mut *text, &line).expect("text and a number are JSON");
             text.push(b'\n');

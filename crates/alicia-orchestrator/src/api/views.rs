@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alicia_contract::health::{HealthState, ServiceHealth};
 use alicia_contract::orchestrator::{
-    FleetStatus, InstanceStatus, ProcessRow, ServiceStatus, Transition,
+    ExplainRequest, Explanation, FleetStatus, InstanceStatus, ProcessRow, ServiceStatus, Transition,
 };
 use alicia_contract::{ServiceName, UnixSeconds};
 use alicia_module::ApiError;
@@ -45,6 +45,15 @@ pub(crate) struct ServiceView {
 pub(crate) struct DependenciesParams {
     /// `json`, `dot` or `mermaid`. Default: `json`.
     format: Option<Format>,
+}
+
+/// Which instance is explained.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplainParams {
+    /// This slot only. Default: all.
+    #[schemars(range(min = 1, max = 1000))]
+    slot: Option<u32>,
 }
 
 /// A page of the audit log.
@@ -120,6 +129,11 @@ fn row(
         exit: instance.exit.clone(),
         cpu: instance.cpu,
         memory_bytes: instance.memory_bytes,
+        limits: instance.limits.clone(),
+        reason: instance.reason.clone(),
+        next_start: instance.next_start,
+        says: instance.says.clone(),
+        attention: instance.attention.clone(),
     }
 }
 
@@ -150,6 +164,18 @@ pub(crate) async fn service(
         status,
         transitions: transitions.map_err(|error| ApiError::internal(NAME, &error))?,
     }))
+}
+
+pub(crate) async fn explain(
+    State(module): Module,
+    PathParams(name): PathParams<ServiceName>,
+    Params(params): Params<ExplainParams>,
+) -> Result<Answer<Explanation>, ApiError> {
+    let asked = ExplainRequest {
+        service: name,
+        slot: super::commands::possible_slot(params.slot)?,
+    };
+    Ok(Answer(module.explainer.explain(&asked).await?))
 }
 
 pub(crate) async fn dependencies(

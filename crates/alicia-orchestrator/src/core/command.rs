@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_contract::ServiceName;
 use alicia_contract::fleet::Fleet;
-use alicia_contract::orchestrator::{FleetAnswer, InstanceState, Verb};
+use alicia_contract::orchestrator::{ExitCause, FleetAnswer, InstanceState, Verb};
+use alicia_contract::{Epoch, ServiceName};
 
 use super::Core;
-use super::digest::Digest;
 use super::event::{Action, Role, SlotId};
 use super::plan::{Plan, Selection};
 use super::service::{Service, Slot};
@@ -29,38 +28,20 @@ impl Core {
         self.selection = selection;
         self.index_dependents();
         self.refresh_wanted();
-    }
-
-    fn take_spec(&mut self, name: &ServiceName, spec: Arc<alicia_contract::fleet::ServiceSpec>) {
-        let Some(service) = self.services.get_mut(name) else {
-            self.services.insert(name.clone(), Service::new(spec));
-            return;
-        };
-        if service.spec == spec {
-            return;
-        }
-        let old = std::mem::replace(&mut service.spec, spec.clone());
-        let digest = Digest::of(&spec);
-        let changed = std::mem::replace(&mut service.digest, digest) != service.digest;
-        let slots: Vec<SlotId> = ids(name, service);
-        for id in slots {
-            if changed {
-                self.retry(&id, "its settings changed");
-            }
-            if old.readiness != spec.readiness || old.liveness != spec.liveness {
-                self.watch_anew(&id);
-            }
-        }
+        self.begin_budgets();
     }
 
     /// Gives a slot that has given up, or is done, another try.
-    fn retry(&mut self, id: &SlotId, why: &str) {
+    pub(super) fn retry(&mut self, id: &SlotId, why: &str) {
         let Some(slot) = self.slot_mut(id) else {
             return;
         };
         let over = matches!(
             slot.state,
-            InstanceState::Failed | InstanceState::Completed | InstanceState::Backoff
+            InstanceState::Failed
+                | InstanceState::Completed
+                | InstanceState::Backoff
+                | InstanceState::Parked
         );
         if over {
             slot.freshen();
@@ -70,7 +51,7 @@ impl Core {
     }
 
     /// The probes changed: those that run are replaced.
-    fn watch_anew(&mut self, id: &SlotId) {
+    pub(super) fn watch_anew(&mut self, id: &SlotId) {
         let Some(service) = self.services.get(&id.service) else {
             return;
         };
@@ -94,7 +75,7 @@ impl Core {
         }
     }
 
-    fn index_dependents(&mut self) {
+    pub(super) fn index_dependents(&mut self) {
         let mut needed_by: BTreeMap<ServiceName, Vec<ServiceName>> = BTreeMap::new();
         for (name, service) in &self.services {
             for need in service.spec.depends_on.0.keys() {
@@ -110,37 +91,31 @@ impl Core {
     }
 
     /// Works out anew which services should run, in how many instances.
-    fn refresh_wanted(&mut self) {
+    pub(super) fn refresh_wanted(&mut self) {
         let selected = self.selection.services(&self.fleet);
         let names: Vec<ServiceName> = self.services.keys().cloned().collect();
         for name in names {
-            let overrides = self.overrides.get(&name).copied().unwrap_or_default();
-            let Some(service) = self.services.get_mut(&name) else {
-                continue;
-            };
-            service.enabled = !self.closing
-                && overrides
-                    .enabled
-                    .unwrap_or_else(|| selected.contains(&name));
-            if service.present {
-                service.wanted = overrides.wanted(service.spec.instances);
-                self.make_slots(&name);
+            let enabled = self.overrides.get(&name).and_then(|set| set.enabled);
+            if let Some(service) = self.services.get_mut(&name) {
+                service.enabled =
+                    !self.closing && enabled.unwrap_or_else(|| selected.contains(&name));
             }
-            self.touch(&name);
+            self.count_wanted(&name);
         }
     }
 
-    fn make_slots(&mut self, name: &ServiceName) {
-        let wanted = self.services.get(name).map_or(0, |service| service.wanted);
-        for number in 1..=wanted {
-            let id = SlotId {
-                service: name.clone(),
-                slot: number,
-            };
-            if self.slot(&id).is_none() {
-                self.make_slot(&id);
-            }
+    /// Works out anew how many instances of a service are wanted.
+    pub(super) fn count_wanted(&mut self, name: &ServiceName) {
+        let overrides = self.overrides.get(name).copied().unwrap_or_default();
+        let Some(service) = self.services.get_mut(name) else {
+            return;
+        };
+        if service.present {
+            let instances = service.spec.instances;
+            service.wanted = overrides.wanted_or(instances, service.load.wanted(instances));
+            self.fit_places(name);
         }
+        self.touch(name);
     }
 
     /// A new slot, as it is remembered.
@@ -154,28 +129,46 @@ impl Core {
             slot.state = InstanceState::Waiting;
         }
         if let Some(known) = self.remembered.remove(id) {
+            let same = known.digest == service.digest;
             slot.restarts = known.restarts;
-            slot.exit = known.exit;
+            slot.unfinished = known.epoch > Epoch::default()
+                && known
+                    .exit
+                    .as_ref()
+                    .is_none_or(|exit| exit.class != ExitCause::Success);
+            // How it ended with other settings, or before somebody stopped it, says nothing any more.
+            slot.exit = known
+                .exit
+                .filter(|_| same && known.state != InstanceState::Stopped);
             slot.instance.clone_from(&known.instance);
-            if known.state == InstanceState::Running {
+            if matches!(known.state, InstanceState::Running | InstanceState::Paused) {
+                slot.paused_before = known.state == InstanceState::Paused;
                 slot.ready_before = known.instance.map(|instance| (instance, known.since));
             }
             let over = matches!(
                 known.state,
-                InstanceState::Completed | InstanceState::Failed
+                InstanceState::Completed | InstanceState::Failed | InstanceState::Parked
             );
-            if over && known.digest == service.digest {
+            if over && same {
                 slot.state = known.state;
                 slot.since = known.since;
                 slot.reason = known.reason;
+                slot.slow = known.state == InstanceState::Failed;
+                slot.next_start = known.next_start;
             }
         }
         service.slots.insert(id.slot, slot);
+        self.take_up_wait(id);
     }
 
     pub(super) fn command(&mut self, request: u64, plan: &Plan, reason: &str) {
         for (name, overrides) in plan.overrides(&self.fleet) {
             self.overrides.entry(name).or_default().merge(overrides);
+        }
+        if matches!(plan.verb, Verb::Start | Verb::Restart) && plan.named {
+            for name in &plan.services {
+                self.called(name);
+            }
         }
         self.refresh_wanted();
         let ids: Vec<SlotId> = plan
@@ -188,6 +181,8 @@ impl Core {
             match plan.verb {
                 Verb::Start => self.start_slot(id, plan.named, reason),
                 Verb::Restart => self.restart_slot(id, reason),
+                Verb::Pause => self.pause(id, reason, ExitCause::Operator),
+                Verb::Resume => self.resume(id, reason),
                 Verb::Stop | Verb::Scale => {}
             }
         }

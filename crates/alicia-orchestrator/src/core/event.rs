@@ -6,9 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_contract::fleet::{Fleet, Probe, ServiceSpec};
-use alicia_contract::orchestrator::{Exit, FleetAnswer, InstanceState, Transition};
+use alicia_contract::orchestrator::{
+    Exit, FleetAnswer, InstanceState, LimitHeld, Spent, Transition,
+};
 use alicia_contract::{Epoch, InstanceId, ServiceName, UnixSeconds};
 
+use super::budget::Account;
+use super::cause::Said;
 use super::digest::Digest;
 use super::plan::{Overrides, Plan, Selection};
 
@@ -43,6 +47,8 @@ pub struct Memory {
     pub slots: BTreeMap<SlotId, Remembered>,
     /// What people asked for beside the file.
     pub overrides: BTreeMap<ServiceName, Overrides>,
+    /// What was used up today, of services with a budget.
+    pub accounts: BTreeMap<ServiceName, Account>,
 }
 
 /// What is remembered of one slot.
@@ -62,6 +68,8 @@ pub struct Remembered {
     pub exit: Option<Exit>,
     /// Why it was there.
     pub reason: String,
+    /// When it was to be started next.
+    pub next_start: Option<UnixSeconds>,
     /// The digest of the settings that the run was started with.
     pub digest: Digest,
 }
@@ -89,6 +97,10 @@ pub struct Found {
     pub empty: bool,
     /// How long ago it was started.
     pub age: Duration,
+    /// What holds its limits.
+    pub limits: Vec<LimitHeld>,
+    /// What it last said on its notify socket, by name.
+    pub said: BTreeMap<String, String>,
 }
 
 /// Where a listed run is.
@@ -114,6 +126,8 @@ pub struct Process {
     pub pid: u32,
     /// How its process tree is held.
     pub containment: String,
+    /// What holds its limits.
+    pub limits: Vec<LimitHeld>,
     /// Its ports.
     pub ports: BTreeMap<ServiceName, u16>,
 }
@@ -145,6 +159,19 @@ pub enum Verdict {
     Bad(String),
 }
 
+/// What a run tells of its work: counters that only rise, since its start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Counters {
+    /// Steps.
+    pub steps: Option<f64>,
+    /// Tokens.
+    pub tokens: Option<f64>,
+    /// US dollars.
+    pub cost_usd: Option<f64>,
+    /// What it does now.
+    pub action: Option<String>,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
@@ -166,7 +193,15 @@ pub enum Event {
         exit: Exit,
         /// Whether no process of the tree is left; else [`Event::Emptied`] follows.
         empty: bool,
+        /// What its last lines say of the cause, where they were read.
+        output: Option<Said>,
     },
+    /// A run said something on its notify socket; see [`super::notice`].
+    Notified(InstanceId, BTreeMap<String, String>),
+    /// A run told of its work over the bus.
+    Counted(InstanceId, Counters),
+    /// Somebody who meters told what was spent.
+    Spent(Spent),
     /// No process of a run is left.
     Emptied {
         /// Whose.
@@ -176,6 +211,12 @@ pub enum Event {
     },
     /// A probe changed its mind.
     Probed(InstanceId, Role, Verdict),
+    /// Somebody connects to a service that runs on demand.
+    Called(ServiceName),
+    /// Nobody has been connected to a service on demand for its idle time.
+    Idle(ServiceName),
+    /// Scaling decided on a number of instances.
+    Scaled(ServiceName, u32),
     /// [`super::Core::next_timer`] is due.
     TimerFired,
     /// A person or program asks for something.
@@ -206,6 +247,8 @@ pub struct Spawn {
     pub spec: Arc<ServiceSpec>,
     /// Their digest.
     pub digest: Digest,
+    /// Whether it follows a run that did not end with success.
+    pub resume: bool,
 }
 
 /// What is to be done. The order matters only among the actions of one instance.
@@ -240,8 +283,28 @@ pub enum Action {
     },
     /// End all probes of an instance.
     Unwatch(InstanceId),
+    /// Send a signal to the whole tree of a run.
+    Signal {
+        /// Which.
+        instance: InstanceId,
+        /// The signal.
+        signal: i32,
+    },
+    /// Ask a service on the bus to save its work.
+    Checkpoint(SlotId, InstanceId),
+    /// Write down what a service has used up.
+    Account(ServiceName, Box<Account>),
     /// Write down and publish.
     Record(Box<Record>),
+    /// An update of a service is over, or turns back.
+    Updated {
+        /// Which.
+        service: ServiceName,
+        /// How.
+        end: UpdateEnd,
+        /// The slot that did not work.
+        failed: Option<u32>,
+    },
     /// Answer a command.
     Answer {
         /// The request of the command.
@@ -251,6 +314,19 @@ pub enum Action {
     },
 }
 
+/// How an update ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateEnd {
+    /// Everything has the new settings.
+    Done,
+    /// It does not work, and the old settings come back; why.
+    Reverting(String),
+    /// The old settings are back; why.
+    Reverted(String),
+    /// It does not work, and is left as it is; why.
+    Failed(String),
+}
+
 /// A transition, and what the store needs beside it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Record {
@@ -258,4 +334,6 @@ pub struct Record {
     pub transition: Transition,
     /// The digest of the settings of the run.
     pub digest: Digest,
+    /// How the last run of the slot ended, also when that is not what is published.
+    pub exit: Option<Exit>,
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use alicia_contract::InstanceId;
-use alicia_contract::fleet::{Probe, RestartPolicy, ServiceSpec};
-use alicia_contract::orchestrator::{Exit, InstanceState, Transition};
+use alicia_contract::fleet::Probe;
+use alicia_contract::orchestrator::{Exit, ExitCause, InstanceState, Transition};
 
+use super::cause::{Evidence, Said};
 use super::event::{Action, Process, Record, Role, SlotId, SpawnFault, Verdict};
 use super::service::{StopCause, Stray};
-use super::{Core, Owner, back_off};
+use super::{Core, Owner, cause, notice, react};
 
 /// What a leader that ended by itself leaves behind has this long to end. Short: the next run waits for
 /// it, and the one that would have told it to end is gone.
@@ -35,12 +36,20 @@ impl Core {
 
     /// Takes a process that runs into `starting`, and on to `running` when it has no readiness probe.
     pub(super) fn begin(&mut self, id: &SlotId, age: Duration) {
-        let Some(service) = self.services.get(&id.service) else {
+        let Some(spec) = self.spec_of(id) else {
             return;
         };
-        let spec = service.spec.clone();
         let timeout = self.now.monotonic + spec.start_timeout.duration();
         match &spec.readiness {
+            _ if notice::says_ready(&spec) => {
+                let why = "waits until it says that it is ready";
+                self.transition(id, InstanceState::Starting, why.into());
+                self.set_slot_timer(id, Some(timeout));
+                let run = self.slot(id).and_then(|slot| slot.run.as_ref());
+                if run.is_some_and(|run| run.words.is_ready) {
+                    self.ready(id, "it says that it is ready", age);
+                }
+            }
             Some(probe) => {
                 self.transition(id, InstanceState::Starting, "waits for readiness".into());
                 self.set_slot_timer(id, Some(timeout));
@@ -56,16 +65,18 @@ impl Core {
     pub(super) fn ready(&mut self, id: &SlotId, why: &str, age: Duration) {
         self.set_slot_timer(id, None);
         self.transition(id, InstanceState::Running, why.into());
-        let spec = self
-            .services
-            .get(&id.service)
-            .map(|service| service.spec.clone());
+        let spec = self.spec_of(id);
         if let Some(probe) = spec.as_ref().and_then(|spec| spec.liveness.as_ref()) {
             self.watch(id, Role::Liveness, probe, age);
         }
+        self.watch_progress(id);
     }
 
     pub(super) fn watch(&mut self, id: &SlotId, role: Role, probe: &Probe, age: Duration) {
+        if probe.is_told() {
+            // The program itself tells; the keeper hears it.
+            return;
+        }
         let Some(instance) = self.slot(id).and_then(|slot| slot.instance.clone()) else {
             return;
         };
@@ -98,7 +109,13 @@ impl Core {
             code: None,
             signal: None,
             cause: cause.clone(),
+            class: if lasting {
+                ExitCause::ProgramNotFound
+            } else {
+                ExitCause::Unknown
+            },
             at: self.now.unix,
+            ..Exit::default()
         };
         if let Some(slot) = self.slot_mut(&id) {
             slot.exit = Some(exit);
@@ -109,13 +126,18 @@ impl Core {
             .get(&id.service)
             .is_some_and(|s| s.wants(id.slot));
         match (wanted, lasting) {
-            (true, true) => self.transition(&id, InstanceState::Failed, cause),
+            (true, true) => self.fail_slowly(&id, &cause),
             (true, false) => self.try_again(&id, &cause),
             (false, _) => self.touch(&id.service),
         }
     }
 
-    pub(super) fn exited(&mut self, instance: &InstanceId, exit: Exit, empty: bool) {
+    pub(super) fn exited(
+        &mut self,
+        instance: &InstanceId,
+        exit: Exit,
+        (empty, output): (bool, Option<Said>),
+    ) {
         if self.strays.contains_key(instance) && empty {
             self.emptied(instance, 0);
         }
@@ -125,23 +147,20 @@ impl Core {
         if self.run_mut(&id).is_some_and(|run| run.process.is_none()) {
             self.transition(&id, InstanceState::Starting, "its process ran".into());
         }
+        let exit = self.with_cause(&id, exit, output);
         let Some(slot) = self.slot_mut(&id) else {
             return;
         };
         let Some(run) = slot.run.as_mut() else { return };
         let stop = run.stop.clone();
+        let started = run.started;
         if !std::mem::replace(&mut run.ended, true) {
-            // How it was ended on purpose is no news, but why is.
-            slot.exit = Some(match &stop {
-                Some(StopCause::Unwell(cause)) => Exit {
-                    cause: cause.clone(),
-                    ..exit.clone()
-                },
-                _ => exit.clone(),
-            });
+            slot.unfinished = exit.class != ExitCause::Success;
+            slot.exit = Some(exit);
+            self.book_run(&id.service, started);
             self.actions.push(Action::Unwatch(instance.clone()));
             if stop.is_none() {
-                self.ended_by_itself(&id, &exit, empty);
+                self.ended_by_itself(&id, empty);
             }
         }
         if empty {
@@ -149,7 +168,56 @@ impl Core {
         }
     }
 
-    fn ended_by_itself(&mut self, id: &SlotId, exit: &Exit, empty: bool) {
+    /// An end with its cause, as a class and in words.
+    fn with_cause(&self, id: &SlotId, exit: Exit, output: Option<Said>) -> Exit {
+        let (Some(spec), Some(slot)) = (self.spec_of(id), self.slot(id)) else {
+            return exit;
+        };
+        let Some(run) = &slot.run else { return exit };
+        let (own, unwell) = match &run.stop {
+            Some(StopCause::Unwell(class, words)) => (Some(*class), Some(words.clone())),
+            Some(StopCause::Asked) => (Some(self.why_asked(id)), None),
+            Some(StopCause::Remains) | None => (None, None),
+        };
+        let said = cause::classify(&Evidence {
+            spec: &spec,
+            exit: &exit,
+            own,
+            said: run.words.said,
+            output,
+        });
+        // How it was ended on purpose is no news, but why is.
+        let cause = match (unwell, own, react::in_words(said.class)) {
+            (Some(words), ..) => words,
+            (None, None, Some(words)) => format!("{}: {words}", exit.cause),
+            _ => exit.cause.clone(),
+        };
+        Exit {
+            cause,
+            class: said.class,
+            resume_at: said.resume_at,
+            ..exit
+        }
+    }
+
+    /// Why a run that nothing is wrong with is asked to end.
+    fn why_asked(&self, id: &SlotId) -> ExitCause {
+        let service = self.services.get(&id.service);
+        let slot = self.slot(id);
+        if self.closing {
+            ExitCause::HostShutdown
+        } else if slot.is_some_and(|slot| slot.restart.is_some()) {
+            ExitCause::Operator
+        } else if slot.is_some_and(|slot| slot.bring_back.is_some()) {
+            ExitCause::Supervision
+        } else if service.is_some_and(|service| service.enabled && service.spent_out.is_some()) {
+            ExitCause::Budget
+        } else {
+            ExitCause::Operator
+        }
+    }
+
+    fn ended_by_itself(&mut self, id: &SlotId, empty: bool) {
         self.set_slot_timer(id, None);
         if !empty {
             self.stop_run(id, StopCause::Remains, "");
@@ -157,69 +225,32 @@ impl Core {
         let Some(service) = self.services.get(&id.service) else {
             return;
         };
-        let spec = service.spec.clone();
         let must_stop = self
             .slot(id)
             .and_then(|slot| service.must_stop(id.slot, slot));
-        let success = is_success(&spec, exit);
-        match (must_stop, spec.restart) {
+        match must_stop {
             // It went before it was asked to: what follows is decided when it is gone.
-            (Some(why), _) => self.transition(id, InstanceState::Stopping, why),
-            (None, RestartPolicy::OnFailure | RestartPolicy::Never) if success => {
-                self.transition(id, InstanceState::Completed, exit.cause.clone());
-            }
-            (None, RestartPolicy::Never) => {
-                let reason = format!("{}; it is never restarted", exit.cause);
-                self.transition(id, InstanceState::Failed, reason);
-            }
-            (None, _) => self.try_again(id, &exit.cause),
+            Some(why) => self.transition(id, InstanceState::Stopping, why),
+            None => self.follow(id, false),
         }
-    }
-
-    /// Decides about the restart of a slot whose run does not do what it should.
-    fn try_again(&mut self, id: &SlotId, cause: &str) {
-        let Some(spec) = self
-            .services
-            .get(&id.service)
-            .map(|service| service.spec.clone())
-        else {
-            return;
-        };
-        let (now, random) = (self.now, self.random.f64());
-        let Some(slot) = self.slot_mut(id) else {
-            return;
-        };
-        let started = slot.starts.back().copied().unwrap_or(now.monotonic);
-        if now.monotonic.saturating_sub(started) >= spec.back_off.reset_after.duration() {
-            slot.streak = 0;
-        }
-        let limit = &spec.start_limit;
-        let within = limit.within.duration();
-        slot.starts
-            .retain(|start| now.monotonic.saturating_sub(*start) <= within);
-        let starts = slot.starts.len();
-        if limit.starts > 0 && starts >= limit.starts as usize {
-            let reason = format!("{cause}; {starts} starts within {}: given up", limit.within);
-            self.transition(id, InstanceState::Failed, reason);
-            return;
-        }
-        slot.streak = slot.streak.saturating_add(1);
-        slot.restarts = slot.restarts.saturating_add(1);
-        let wait = back_off::wait(&spec.back_off, slot.streak, random);
-        slot.next_start = Some(now.unix + wait.as_secs_f64());
-        self.transition(id, InstanceState::Backoff, cause.to_owned());
-        let at = (!wait.is_zero()).then(|| now.monotonic + wait);
-        self.set_slot_timer(id, at);
     }
 
     /// The deadline of a slot is over.
     pub(super) fn slot_due(&mut self, id: &SlotId) {
         self.set_slot_timer(id, None);
         let Some(slot) = self.slot(id) else { return };
-        if slot.state == InstanceState::Starting && slot.runs() {
-            let timeout = self.services[&id.service].spec.start_timeout;
-            let waited_for = slot.reason.clone();
-            self.unwell(id, format!("not ready within {timeout}: {waited_for}"));
+        match slot.state {
+            InstanceState::Starting if slot.runs() => {
+                let waited_for = slot.reason.clone();
+                let timeout = self.spec_of(id).map(|spec| spec.start_timeout);
+                let timeout = timeout.unwrap_or_default();
+                let cause = format!("not ready within {timeout}: {waited_for}");
+                self.unwell(id, ExitCause::StartTimeout, cause);
+            }
+            InstanceState::Running => self.saved(id),
+            InstanceState::Parked => self.park_due(id),
+            InstanceState::Failed => self.try_once_more(id),
+            _ => {}
         }
         self.dirty.insert(id.service.clone());
     }
@@ -250,40 +281,49 @@ impl Core {
                 self.revision += 1;
             }
             (Role::Liveness, InstanceState::Running, Verdict::Bad(why)) => {
-                self.unwell(&id, format!("liveness failed: {why}"));
+                self.unwell(&id, ExitCause::Liveness, format!("liveness failed: {why}"));
             }
             _ => {}
         }
     }
 
     /// Ends a run that does not work, to restart it as after a crash.
-    fn unwell(&mut self, id: &SlotId, cause: String) {
-        self.stop_run(id, StopCause::Unwell(cause.clone()), &cause);
+    pub(super) fn unwell(&mut self, id: &SlotId, class: ExitCause, cause: String) {
+        self.stop_run(id, StopCause::Unwell(class, cause.clone()), &cause);
     }
 
     /// Asks a run to end, the whole tree of it.
     pub(super) fn stop_run(&mut self, id: &SlotId, cause: StopCause, why: &str) {
-        let Some(spec) = self
-            .services
-            .get(&id.service)
-            .map(|service| service.spec.clone())
-        else {
+        let Some(spec) = self.spec_of(id) else {
             return;
         };
         let remains = cause == StopCause::Remains;
+        let class = match &cause {
+            StopCause::Unwell(class, _) => *class,
+            StopCause::Asked => self.why_asked(id),
+            StopCause::Remains => ExitCause::Unknown,
+        };
+        let is_paused = self
+            .slot(id)
+            .is_some_and(|slot| slot.state == InstanceState::Paused);
         let Some(run) = self.run_mut(id) else { return };
         let instance = run.instance.clone();
+        let at_once = run.words.is_last;
         run.stop = Some(cause);
-        let grace = if remains {
-            REMAINS_GRACE
-        } else {
-            spec.stop.grace.duration()
+        let (signal, grace) = match (remains, at_once) {
+            (true, _) => (spec.stop.signal.number(), REMAINS_GRACE),
+            (false, true) => (SIGKILL, Duration::ZERO),
+            (false, false) => (spec.stop.signal.number(), spec.stop.grace.duration()),
         };
-        self.order_stop(&instance, spec.stop.signal.number(), grace);
+        self.order_stop(&instance, signal, grace);
+        if is_paused {
+            // One that is held still hears no request to end.
+            self.let_go(id);
+        }
         if !remains {
             self.actions.push(Action::Unwatch(instance));
             self.set_slot_timer(id, None);
-            self.transition(id, InstanceState::Stopping, why.to_owned());
+            self.transition_because(id, InstanceState::Stopping, why.to_owned(), class);
         }
     }
 
@@ -346,17 +386,18 @@ impl Core {
         if self.run_mut(&id).is_some_and(|run| !run.ended) {
             let cause = "ended unseen".to_owned();
             let exit = Exit {
-                code: None,
-                signal: None,
                 cause,
+                class: ExitCause::Lost,
                 at: self.now.unix,
+                ..Exit::default()
             };
-            self.exited(instance, exit, true);
+            self.exited(instance, exit, (true, None));
             return;
         }
-        let stop = self
-            .slot(&id)
-            .and_then(|slot| slot.run.as_ref()?.stop.clone());
+        let (stop, is_last) = match self.slot(&id).and_then(|slot| slot.run.as_ref()) {
+            Some(run) => (run.stop.clone(), run.words.is_last),
+            None => (None, false),
+        };
         self.release(&id);
         let Some(slot) = self.slot(&id) else { return };
         if slot.state != InstanceState::Stopping {
@@ -365,19 +406,10 @@ impl Core {
         }
         let service = &self.services[&id.service];
         match stop {
-            Some(StopCause::Unwell(cause)) if service.wants(id.slot) && slot.restart.is_none() => {
-                self.unwell_gone(&id, &cause);
+            Some(StopCause::Unwell(..)) if service.wants(id.slot) && slot.restart.is_none() => {
+                self.follow(&id, is_last);
             }
             _ => self.stopped(&id, killed),
-        }
-    }
-
-    fn unwell_gone(&mut self, id: &SlotId, cause: &str) {
-        if self.services[&id.service].spec.restart == RestartPolicy::Never {
-            let reason = format!("{cause}; it is never restarted");
-            self.transition(id, InstanceState::Failed, reason);
-        } else {
-            self.try_again(id, cause);
         }
     }
 
@@ -396,12 +428,15 @@ impl Core {
             .services
             .get(&id.service)
             .is_some_and(|s| s.wants(id.slot));
-        let to = if wanted {
-            InstanceState::Waiting
-        } else {
-            InstanceState::Stopped
-        };
-        self.transition(id, to, reason);
+        let back = self.slot_mut(id).and_then(|slot| slot.bring_back.take());
+        if back.is_some() {
+            self.touch_circle(&id.service);
+        }
+        match (wanted, back) {
+            (true, Some(back)) if back.slowly => self.fail_slowly(id, &back.reason),
+            (true, _) => self.transition(id, InstanceState::Waiting, reason),
+            (false, _) => self.transition(id, InstanceState::Stopped, reason),
+        }
     }
 
     /// Lets the run of a slot go: nothing of it is left.
@@ -415,12 +450,26 @@ impl Core {
 
     /// Moves a slot to another state and says so; a new reason alone is only kept.
     pub(super) fn transition(&mut self, id: &SlotId, to: InstanceState, reason: String) {
-        let at = self.now.unix;
+        self.transition_because(id, to, reason, ExitCause::Unknown);
+    }
+
+    /// The same, with the class of what made it change; of an end it is that of the end.
+    pub(super) fn transition_because(
+        &mut self,
+        id: &SlotId,
+        to: InstanceState,
+        reason: String,
+        because: ExitCause,
+    ) {
+        let (at, now_monotonic) = (self.now.unix, self.now.monotonic);
         let Some(slot) = self.slot_mut(id) else {
             return;
         };
         let from = std::mem::replace(&mut slot.state, to);
-        if to != InstanceState::Backoff {
+        if !matches!(
+            to,
+            InstanceState::Backoff | InstanceState::Failed | InstanceState::Parked
+        ) {
             slot.next_start = None;
         }
         // One failed try after the other is news each time.
@@ -430,6 +479,7 @@ impl Core {
             return;
         }
         slot.since = at;
+        slot.since_monotonic = now_monotonic;
         slot.reason.clone_from(&reason);
         let process = slot.run.as_ref().and_then(|run| run.process.as_ref());
         let ended = matches!(
@@ -438,7 +488,15 @@ impl Core {
                 | InstanceState::Failed
                 | InstanceState::Completed
                 | InstanceState::Stopped
+                | InstanceState::Parked
         );
+        let exit = slot.exit.clone().filter(|_| ended);
+        let of_exit = exit.as_ref().map_or(ExitCause::Unknown, |exit| exit.class);
+        let cause = if because.is_unknown() && to != InstanceState::Stopped {
+            of_exit
+        } else {
+            because
+        };
         let transition = Transition {
             service: id.service.clone(),
             slot: id.slot,
@@ -447,17 +505,57 @@ impl Core {
             from,
             to,
             reason,
-            exit: slot.exit.clone().filter(|_| ended),
+            exit,
+            cause,
+            next_start: slot.next_start,
             last_lines: Vec::new(),
             pid: process.map(|process| process.pid),
             restarts: slot.restarts,
             at,
         };
         let digest = slot.run.as_ref().map(|run| run.digest.clone());
-        let digest = digest.unwrap_or_else(|| self.services[&id.service].digest.clone());
-        self.actions
-            .push(Action::Record(Box::new(Record { transition, digest })));
+        let exit = slot.exit.clone();
+        let digest = digest.unwrap_or_else(|| self.digest_of(id));
+        let record = Record {
+            transition,
+            digest,
+            exit,
+        };
+        self.actions.push(Action::Record(Box::new(record)));
         self.touch(&id.service);
+    }
+
+    /// Says something about a run that goes on: it is published and kept like a change.
+    pub(super) fn note(&mut self, id: &SlotId, reason: String, cause: ExitCause) {
+        let at = self.now.unix;
+        let Some(slot) = self.slot(id) else { return };
+        let process = slot.run.as_ref().and_then(|run| run.process.as_ref());
+        let transition = Transition {
+            service: id.service.clone(),
+            slot: id.slot,
+            instance: slot.instance.clone(),
+            epoch: slot.epoch,
+            from: slot.state,
+            to: slot.state,
+            reason,
+            exit: None,
+            cause,
+            next_start: slot.next_start,
+            last_lines: Vec::new(),
+            pid: process.map(|process| process.pid),
+            restarts: slot.restarts,
+            at,
+        };
+        let digest = slot.run.as_ref().map(|run| run.digest.clone());
+        let exit = slot.exit.clone();
+        let digest = digest.unwrap_or_else(|| self.digest_of(id));
+        let record = Record {
+            transition,
+            digest,
+            exit,
+        };
+        self.actions.push(Action::Record(Box::new(record)));
+        self.revision += 1;
     }
 }
 
@@ -467,9 +565,3 @@ const SIGKILL: i32 = 9;
 
 /// How long a run that belongs to no slot has to end; its own settings are not known.
 const STRAY_GRACE: Duration = Duration::from_secs(10);
-
-fn is_success(spec: &ServiceSpec, exit: &Exit) -> bool {
-    exit.code.is_some_and(|code| {
-        code == 0 || u8::try_from(code).is_ok_and(|code| spec.success_exit_codes.contains(&code))
-    })
-}

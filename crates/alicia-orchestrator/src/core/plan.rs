@@ -111,7 +111,7 @@ impl Plan {
         };
         let mut needed = match verb {
             Verb::Start | Verb::Restart => closure(fleet, &services),
-            Verb::Stop | Verb::Scale => BTreeSet::new(),
+            Verb::Stop | Verb::Scale | Verb::Pause | Verb::Resume => BTreeSet::new(),
         };
         needed.retain(|name| !services.contains(name));
         let plan = Self {
@@ -157,6 +157,7 @@ impl Plan {
         match self.verb {
             Verb::Start | Verb::Restart => all.map(|name| (name.clone(), set(true))).collect(),
             Verb::Stop => all.map(|name| (name.clone(), set(false))).collect(),
+            Verb::Pause | Verb::Resume => BTreeMap::new(),
             Verb::Scale => all
                 .filter_map(|name| {
                     let file_instances = fleet.services.get(name)?.instances;
@@ -198,9 +199,15 @@ impl Overrides {
     /// How many instances are wanted, when the file says `file_instances`.
     #[must_use]
     pub fn wanted(&self, file_instances: u32) -> u32 {
+        self.wanted_or(file_instances, file_instances)
+    }
+
+    /// As [`Overrides::wanted`], with another number where nobody asked for one.
+    #[must_use]
+    pub fn wanted_or(&self, file_instances: u32, otherwise: u32) -> u32 {
         self.scale
             .filter(|scale| scale.file_instances == file_instances)
-            .map_or(file_instances, |scale| scale.instances)
+            .map_or(otherwise, |scale| scale.instances)
             .min(INSTANCES_MAX)
     }
 }
@@ -233,7 +240,7 @@ impl Selection {
 fn fixed_port(spec: &ServiceSpec) -> Option<(&ServiceName, u16)> {
     spec.ports.iter().find_map(|(name, port)| match port {
         Port::Fixed(number) => Some((name, *number)),
-        Port::Auto => None,
+        Port::Auto | Port::Held(_) => None,
     })
 }
 
@@ -241,7 +248,9 @@ fn fixed_port(spec: &ServiceSpec) -> Option<(&ServiceName, u16)> {
 fn everything(fleet: &Fleet, selection: &Selection, verb: Verb) -> BTreeSet<ServiceName> {
     match verb {
         Verb::Start | Verb::Restart => selection.services(fleet),
-        Verb::Stop | Verb::Scale => fleet.services.keys().cloned().collect(),
+        Verb::Stop | Verb::Scale | Verb::Pause | Verb::Resume => {
+            fleet.services.keys().cloned().collect()
+        }
     }
 }
 

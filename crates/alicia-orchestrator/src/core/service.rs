@@ -1,15 +1,17 @@
 //! What the core holds of a service: its slots, and the run in each.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_contract::fleet::{Condition, ServiceSpec};
-use alicia_contract::orchestrator::{Exit, InstanceState};
+use alicia_contract::orchestrator::{Exit, ExitCause, InstanceState};
 use alicia_contract::{Epoch, InstanceId, ServiceName, UnixSeconds};
 
 use super::digest::Digest;
 use super::event::{Process, SlotId};
+use super::load::Load;
+use super::updating::{Settings, Update};
 
 /// A service, as long as it is in the file or one of its runs is there.
 #[derive(Debug)]
@@ -22,9 +24,21 @@ pub(super) struct Service {
     pub(super) enabled: bool,
     /// How many instances.
     pub(super) wanted: u32,
+    /// The slots that should have a run, as long as the service is enabled.
+    pub(super) places: BTreeSet<u32>,
+    /// While it is brought to new settings.
+    pub(super) update: Option<Update>,
+    /// What its load says about the number of instances.
+    pub(super) load: Load,
     pub(super) slots: BTreeMap<u32, Slot>,
     /// Who depends on it directly.
     pub(super) needed_by: Vec<ServiceName>,
+    /// Its budget, or that of a group of it, is used up.
+    pub(super) spent_out: Option<SpentOut>,
+    /// Its budget is nearly used up.
+    pub(super) spent_soon: Option<String>,
+    /// Restarts of its instances, for its own supervision.
+    pub(super) storms: super::supervise::Storms,
 }
 
 /// One numbered place for an instance.
@@ -51,6 +65,42 @@ pub(super) struct Slot {
     pub(super) restart: Option<String>,
     /// The run that is remembered to have been ready, and since when.
     pub(super) ready_before: Option<(InstanceId, UnixSeconds)>,
+    /// Whether that run was paused.
+    pub(super) paused_before: bool,
+    /// It failed too often, and is tried again slowly until it has run well.
+    pub(super) slow: bool,
+    /// How often in a row it was parked.
+    pub(super) parks: u32,
+    /// It has its turn among those that are no longer parked.
+    pub(super) has_turn: bool,
+    /// It has to end because another one did.
+    pub(super) bring_back: Option<BringBack>,
+    /// What a person should look at.
+    pub(super) attention: Option<String>,
+    /// Whether there was a run that did not end with success.
+    pub(super) unfinished: bool,
+    /// Older settings that it keeps while the service is updated; none: those of the service.
+    pub(super) pinned: Option<Arc<Settings>>,
+    /// Since when it is in its state, on the monotonic clock.
+    pub(super) since_monotonic: Duration,
+}
+
+/// A run has to end, and comes back, because of another one.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct BringBack {
+    /// Why.
+    pub(super) reason: String,
+    /// Whether it comes back slowly, as `failed`; else as soon as all are gone.
+    pub(super) slowly: bool,
+}
+
+/// A budget is used up.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct SpentOut {
+    /// Which, in words.
+    pub(super) reason: String,
+    /// When its period is over.
+    pub(super) until: UnixSeconds,
 }
 
 /// One run of the program.
@@ -69,6 +119,10 @@ pub(super) struct Run {
     pub(super) ended: bool,
     /// When the stop should be over.
     pub(super) stop_deadline: Option<Duration>,
+    /// What it said of itself.
+    pub(super) words: super::notice::Words,
+    /// Its work.
+    pub(super) gauge: super::progress::Gauge,
 }
 
 /// Why a run was asked to end.
@@ -77,7 +131,7 @@ pub(super) enum StopCause {
     /// Nobody wants it, or somebody wants another one in its place.
     Asked,
     /// It does not work: this counts as if it had ended by itself.
-    Unwell(String),
+    Unwell(ExitCause, String),
     /// The leader ended by itself: what it left behind is cleared away.
     Remains,
 }
@@ -100,27 +154,46 @@ impl Service {
             present: true,
             enabled: false,
             wanted: 0,
+            places: BTreeSet::new(),
+            update: None,
+            load: Load::default(),
             slots: BTreeMap::new(),
             needed_by: Vec::new(),
+            spent_out: None,
+            spent_soon: None,
+            storms: super::supervise::Storms::default(),
         }
     }
 
     /// Whether this slot should have a run.
     pub(super) fn wants(&self, slot: u32) -> bool {
-        self.present && self.enabled && slot <= self.wanted
+        self.present && self.enabled && self.places.contains(&slot)
     }
 
     /// Why a condition on this service is not met; `None` when it is.
     pub(super) fn unmet(&self, condition: Condition) -> Option<String> {
+        // Whoever connects to it finds it.
+        if self.load.asleep {
+            return None;
+        }
         if self.wanted == 0 {
             return Some("0 instances are wanted".into());
         }
-        let first = (1..=self.wanted).find(|number| {
-            !self
-                .slots
-                .get(number)
-                .is_some_and(|slot| self.meets(*number, slot, condition))
-        })?;
+        let meets = |number: &&u32| {
+            let slot = self.slots.get(number);
+            slot.is_some_and(|slot| self.meets(**number, slot, condition))
+        };
+        // While it is updated, there may be more than are wanted.
+        if self.places.iter().filter(meets).count() >= self.wanted as usize {
+            return None;
+        }
+        let Some(first) = self.places.iter().copied().find(|number| !meets(&number)) else {
+            return Some(format!(
+                "{} of {} instances are there",
+                self.places.len(),
+                self.wanted
+            ));
+        };
         let state = self
             .slots
             .get(&first)
@@ -132,7 +205,10 @@ impl Service {
         if slot.state == InstanceState::Completed && slot.restart.is_none() {
             return true;
         }
-        let stays = self.wants(number) && slot.restart.is_none() && !self.is_outdated(slot);
+        let stays = self.wants(number)
+            && slot.restart.is_none()
+            && slot.bring_back.is_none()
+            && !self.is_outdated(slot);
         match condition {
             Condition::Started => {
                 stays && matches!(slot.state, InstanceState::Starting | InstanceState::Running)
@@ -148,7 +224,21 @@ impl Service {
             && slot
                 .run
                 .as_ref()
-                .is_some_and(|run| run.digest != self.digest)
+                .is_some_and(|run| run.digest != *self.digest_of(slot))
+    }
+
+    /// The settings of a slot: older ones while the service is updated.
+    pub(super) fn spec_of<'s>(&'s self, slot: &'s Slot) -> &'s Arc<ServiceSpec> {
+        slot.pinned
+            .as_ref()
+            .map_or(&self.spec, |pinned| &pinned.spec)
+    }
+
+    /// Their digest.
+    pub(super) fn digest_of<'s>(&'s self, slot: &'s Slot) -> &'s Digest {
+        slot.pinned
+            .as_ref()
+            .map_or(&self.digest, |pinned| &pinned.digest)
     }
 
     /// Whether the run in the slot has to end; why.
@@ -159,14 +249,45 @@ impl Service {
         if !self.enabled {
             return Some("it is not wanted".into());
         }
-        if number > self.wanted {
-            return Some(format!("{} instances are wanted", self.wanted));
+        if !self.places.contains(&number) {
+            return Some(self.why_not_there());
         }
         if slot.restart.is_some() {
             return slot.restart.clone();
         }
+        if let Some(bring_back) = &slot.bring_back {
+            return Some(bring_back.reason.clone());
+        }
+        if let Some(out) = &self.spent_out {
+            return Some(out.reason.clone());
+        }
         self.is_outdated(slot)
             .then(|| "its settings changed".into())
+    }
+}
+
+// === impl Run ===
+
+impl Run {
+    /// A run that is asked for, or taken over.
+    pub(super) fn new(
+        instance: InstanceId,
+        digest: Digest,
+        session: u64,
+        started: Duration,
+    ) -> Self {
+        Self {
+            instance,
+            digest,
+            process: None,
+            session,
+            started,
+            stop: None,
+            ended: false,
+            stop_deadline: None,
+            words: super::notice::Words::default(),
+            gauge: super::progress::Gauge::default(),
+        }
     }
 }
 
@@ -189,6 +310,15 @@ impl Slot {
             deadline: None,
             restart: None,
             ready_before: None,
+            paused_before: false,
+            slow: false,
+            parks: 0,
+            has_turn: false,
+            bring_back: None,
+            attention: None,
+            unfinished: false,
+            pinned: None,
+            since_monotonic: Duration::ZERO,
         }
     }
 
@@ -198,6 +328,10 @@ impl Slot {
         self.streak = 0;
         self.starts.clear();
         self.restart = None;
+        self.slow = false;
+        self.parks = 0;
+        self.bring_back = None;
+        self.attention = None;
     }
 
     /// Whether its process runs and nobody asked it to end.
@@ -219,5 +353,7 @@ pub(super) fn state_name(state: InstanceState) -> &'static str {
         InstanceState::Stopped => "stopped",
         InstanceState::Completed => "completed",
         InstanceState::Failed => "failed",
+        InstanceState::Parked => "parked",
+        InstanceState::Paused => "paused",
     }
 }

@@ -23,6 +23,8 @@ enum Step {
     Drop,
     /// It is wanted and has to wait for this.
     Wait(String),
+    /// Its budget is used up.
+    ParkSpent,
     /// Start it.
     Spawn,
 }
@@ -36,6 +38,7 @@ impl Core {
     }
 
     fn settle_service(&mut self, name: &ServiceName) {
+        self.go_on_with_update(name);
         let Some(service) = self.services.get(name) else {
             return;
         };
@@ -64,7 +67,7 @@ impl Core {
         };
         match (&slot.run, service.wants(id.slot)) {
             (Some(run), _) => self.step_of_run(service, id, slot, run),
-            (None, false) if !service.present || id.slot > service.wanted => Step::Drop,
+            (None, false) if !service.present || !service.places.contains(&id.slot) => Step::Drop,
             (None, false) if slot.state == InstanceState::Stopped => Step::Rest,
             (None, false) => Step::Park,
             (None, true) => self.step_to_start(service, id, slot),
@@ -93,8 +96,12 @@ impl Core {
 
     fn step_to_start(&self, service: &Service, id: &SlotId, slot: &Slot) -> Step {
         match slot.state {
-            InstanceState::Completed | InstanceState::Failed => Step::Rest,
+            InstanceState::Completed | InstanceState::Failed | InstanceState::Parked => Step::Rest,
+            _ if service.spent_out.is_some() => Step::ParkSpent,
             InstanceState::Backoff if slot.deadline.is_some() => Step::Rest,
+            _ if self.is_being_brought_down(id) => {
+                Step::Wait("waits until those that are restarted with it have ended".into())
+            }
             InstanceState::Backoff if self.is_free(id) => Step::Spawn,
             InstanceState::Backoff => Step::Rest,
             _ => match self.held_back_by(service, id) {
@@ -155,6 +162,7 @@ impl Core {
             }
             Step::Drop => self.drop_slot(id),
             Step::Wait(reason) => self.transition(id, InstanceState::Waiting, reason),
+            Step::ParkSpent => self.park_spent(id),
             Step::Spawn => self.spawn(id),
         }
     }
@@ -190,7 +198,13 @@ impl Core {
         let Some(service) = self.services.get_mut(&id.service) else {
             return;
         };
-        let (spec, digest) = (service.spec.clone(), service.digest.clone());
+        let Some(slot) = service.slots.get(&id.slot) else {
+            return;
+        };
+        let (spec, digest) = (
+            service.spec_of(slot).clone(),
+            service.digest_of(slot).clone(),
+        );
         let Some(slot) = service.slots.get_mut(&id.slot) else {
             return;
         };
@@ -204,16 +218,11 @@ impl Core {
             slot.starts.pop_front();
         }
         slot.starts.push_back(now);
-        slot.run = Some(Run {
-            instance: instance.clone(),
-            digest: digest.clone(),
-            process: None,
-            session,
-            started: now,
-            stop: None,
-            ended: false,
-            stop_deadline: None,
-        });
+        slot.has_turn = false;
+        slot.bring_back = None;
+        let resume = slot.unfinished;
+        slot.unfinished = true;
+        slot.run = Some(Run::new(instance.clone(), digest.clone(), session, now));
         self.epochs.insert(id.clone(), epoch);
         self.slots_by_instance.insert(instance.clone(), id.clone());
         self.set_slot_timer(id, None);
@@ -224,6 +233,7 @@ impl Core {
             epoch,
             spec,
             digest,
+            resume,
         };
         self.actions.push(Action::Spawn(Box::new(spawn)));
     }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use alicia_contract::orchestrator::{FleetStatus, InstanceState, InstanceStatus, ServiceStatus};
 use alicia_contract::{ServiceName, UnixSeconds};
 
-use super::Core;
 use super::plan::{closure, in_start_order};
 use super::service::{Service, Slot};
+use super::{Core, notice};
 
 /// How long one without a readiness probe must run to count as ready for those who wait. A program that
 /// cannot work (no configuration, no port) mostly says so within this time.
@@ -61,10 +61,15 @@ impl Core {
                 let needed = self.services.get(need);
                 settled.contains(need) && needed.is_some_and(|s| s.unmet(*condition).is_some())
             });
-            if service
-                .slots
-                .iter()
-                .all(|(number, slot)| rests(service, (*number, slot), blocked, now))
+            let is_updating = service
+                .update
+                .as_ref()
+                .is_some_and(|update| !update.is_halted());
+            if !is_updating
+                && service
+                    .slots
+                    .iter()
+                    .all(|(number, slot)| rests(service, (*number, slot), blocked, now))
             {
                 settled.insert(name);
             }
@@ -84,7 +89,10 @@ fn rests(service: &Service, (number, slot): (u32, &Slot), blocked: bool, now: Du
         InstanceState::Running => {
             service.must_stop(number, slot).is_none() && is_steady(service, slot, now)
         }
-        InstanceState::Completed | InstanceState::Failed => slot.run.is_none(),
+        InstanceState::Completed | InstanceState::Failed | InstanceState::Parked => {
+            slot.run.is_none()
+        }
+        InstanceState::Paused => service.must_stop(number, slot).is_none(),
         InstanceState::Waiting => slot.run.is_none() && blocked,
         _ => false,
     }
@@ -93,6 +101,7 @@ fn rests(service: &Service, (number, slot): (u32, &Slot), blocked: bool, now: Du
 fn is_steady(service: &Service, slot: &Slot, now: Duration) -> bool {
     let started = slot.run.as_ref().map(|run| run.started);
     service.spec.readiness.is_some()
+        || notice::says_ready(&service.spec)
         || started.is_some_and(|started| now.saturating_sub(started) >= STEADY_AFTER)
 }
 
@@ -100,7 +109,7 @@ fn service_status(name: &ServiceName, service: &Service) -> ServiceStatus {
     let instances = service
         .slots
         .iter()
-        .map(|(number, slot)| instance_status(*number, slot));
+        .map(|(number, slot)| instance_status(*number, slot, service));
     ServiceStatus {
         service: name.clone(),
         description: service.spec.description.clone(),
@@ -116,7 +125,7 @@ fn service_status(name: &ServiceName, service: &Service) -> ServiceStatus {
     }
 }
 
-fn instance_status(number: u32, slot: &Slot) -> InstanceStatus {
+fn instance_status(number: u32, slot: &Slot, service: &Service) -> InstanceStatus {
     let run = slot.run.as_ref().filter(|run| !run.ended);
     let process = run.and_then(|run| run.process.as_ref());
     InstanceStatus {
@@ -136,5 +145,14 @@ fn instance_status(number: u32, slot: &Slot) -> InstanceStatus {
         cpu: None,
         memory_bytes: None,
         containment: process.map(|process| process.containment.clone()),
+        limits: process
+            .map(|process| process.limits.clone())
+            .unwrap_or_default(),
+        says: run.and_then(|run| run.words.status.clone()),
+        attention: slot
+            .attention
+            .clone()
+            .or_else(|| service.spent_soon.clone()),
+        work: run.and_then(|run| run.gauge.work()),
     }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use alicia_contract::InstanceId;
-use alicia_contract::orchestrator::{Exit, InstanceState};
+use alicia_contract::orchestrator::{Exit, ExitCause, InstanceState};
 
 use super::event::{Found, FoundState, Process, Role, SlotId};
 use super::service::{Run, StopCause};
-use super::{Core, command};
+use super::{Core, command, notice};
 
 impl Core {
     pub(super) fn keeper_lost(&mut self) {
@@ -21,6 +21,7 @@ impl Core {
         self.keeper = true;
         // The newest run of a slot is taken over; older ones are strays.
         found.sort_by_key(|run| std::cmp::Reverse(run.epoch));
+        self.claim_places(&found);
         let listed: BTreeSet<InstanceId> = found.iter().map(|run| run.instance.clone()).collect();
         for run in found {
             self.take_in(run);
@@ -82,8 +83,14 @@ impl Core {
         let instance = run.instance.clone();
         self.spawned(&instance, process_of(&run));
         match run.state {
-            FoundState::Exited { exit, .. } => self.exited(&instance, exit, run.empty),
-            FoundState::Running | FoundState::Stopping => self.repeat_stop(id, &instance),
+            FoundState::Exited { exit, .. } => {
+                self.notified(&instance, &run.said);
+                self.exited(&instance, exit, (run.empty, None));
+            }
+            FoundState::Running | FoundState::Stopping => {
+                self.notified(&instance, &run.said);
+                self.repeat_stop(id, &instance);
+            }
         }
     }
 
@@ -109,28 +116,29 @@ impl Core {
         slot.epoch = found.epoch;
         slot.instance = Some(instance.clone());
         slot.starts.push_back(now.saturating_sub(found.age));
+        let started = now.saturating_sub(found.age);
+        slot.unfinished = true;
         slot.run = Some(Run {
-            instance: instance.clone(),
-            digest: found.digest.clone(),
             process: Some(process_of(&found)),
-            session,
-            started: now.saturating_sub(found.age),
-            stop: None,
-            ended: false,
-            stop_deadline: None,
+            ..Run::new(instance.clone(), found.digest.clone(), session, started)
         });
         self.slots_by_instance.insert(instance.clone(), id.clone());
+        self.pin_found(id, &found.digest);
         self.touch(&id.service);
         match found.state {
-            FoundState::Running => self.go_on(id, &found),
+            FoundState::Running => {
+                self.go_on(id, &found);
+                self.notified(&instance, &found.said);
+            }
             FoundState::Stopping => self.stop_run(id, StopCause::Asked, "it was asked to end"),
             FoundState::Exited { exit, requested } => {
+                self.notified(&instance, &found.said);
                 if requested {
                     self.stop_run(id, StopCause::Asked, "it was asked to end");
                 } else if let Some(slot) = self.slot_mut(id) {
                     slot.state = InstanceState::Running;
                 }
-                self.exited(&instance, exit, found.empty);
+                self.exited(&instance, exit, (found.empty, None));
             }
         }
     }
@@ -141,7 +149,7 @@ impl Core {
             return;
         };
         let spec = service.spec.clone();
-        let unix = self.now.unix;
+        let (unix, monotonic) = (self.now.unix, self.now.monotonic);
         let Some(slot) = self.slot_mut(id) else {
             return;
         };
@@ -150,19 +158,24 @@ impl Core {
             .take()
             .filter(|(instance, _)| *instance == found.instance);
         let Some(since) = ready.map(|(_, since)| since).or_else(|| {
-            spec.readiness
-                .is_none()
+            (spec.readiness.is_none() && !notice::says_ready(&spec))
                 .then_some(unix - found.age.as_secs_f64())
         }) else {
             self.begin(id, found.age);
             return;
         };
         slot.state = InstanceState::Running;
+        slot.since_monotonic = monotonic.saturating_sub(found.age);
         slot.since = since;
         slot.reason = "taken over by a new host".into();
+        if std::mem::take(&mut slot.paused_before) {
+            slot.state = InstanceState::Paused;
+            return;
+        }
         if let Some(probe) = &spec.liveness {
             self.watch(id, Role::Liveness, probe, found.age);
         }
+        self.watch_progress(id);
     }
 
     /// Runs that the keeper does not hold are gone, except those that it has not started yet.
@@ -210,7 +223,9 @@ impl Core {
                 code: None,
                 signal: None,
                 cause,
+                class: ExitCause::Lost,
                 at: unix,
+                ..Exit::default()
             });
         }
         self.release(id);
@@ -234,6 +249,7 @@ fn process_of(run: &Found) -> Process {
     Process {
         pid: run.pid,
         containment: run.containment.clone(),
+        limits: run.limits.clone(),
         ports: run.ports.clone(),
     }
 }

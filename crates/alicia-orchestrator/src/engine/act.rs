@@ -4,17 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_contract::InstanceId;
-use alicia_contract::fleet::{Probe, ProbeKind, ServiceSpec};
-use alicia_file::fleet::default_port;
+use alicia_contract::fleet::{ContainerSpec, Probe, ServiceSpec};
+use alicia_contract::orchestrator::{SERVICE_COMMAND, ServiceCommand};
+use alicia_file::fleet::probe_port;
 use alicia_file::machine::directory_of;
 use alicia_keeper::Error as KeeperError;
 use alicia_keeper::protocol::{FailureCode, StopSpec, Target};
 
+use super::container;
 use super::launch::{self, Launch, Outcome};
 use super::probes::{self, Probing};
 use super::{Engine, Input};
 use crate::core::digest::Digest;
 use crate::core::event::{Action, Role, SlotId, Spawn, SpawnFault};
+
+/// How long an answer to the request to save is awaited; the answer itself decides nothing.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Turns neighbouring process ids into seeds that are far apart (2^64 divided by the golden ratio).
 const PHASE_SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -41,10 +46,18 @@ impl Engine {
                     probes.cancel();
                 }
             }
+            Action::Signal { instance, signal } => self.signal(instance, signal),
+            Action::Checkpoint(slot, instance) => self.ask_to_save(&slot, &instance),
+            Action::Account(service, account) => self.keep_account(service, *account),
             Action::Record(record) => {
                 self.counts.transition(&record.transition);
                 self.records.send(*record);
             }
+            Action::Updated {
+                service,
+                end,
+                failed,
+            } => self.updated(&service, end, failed),
             Action::Answer { request, answer } => {
                 if let Some(reply) = self.answers.remove(&request) {
                     // Whoever asked may have gone away.
@@ -73,9 +86,11 @@ impl Engine {
             // The core starts nothing without a keeper; the next connection settles what is open.
             (Ok(_), None) => return,
         };
+        let sockets = super::sockets::of(&spawn.slot.service, &spawn.spec);
         let launch = Launch {
             spawn,
             ports,
+            sockets,
             surroundings: self.surroundings.clone(),
         };
         let renew = self.renew.clone();
@@ -95,6 +110,10 @@ impl Engine {
             return;
         };
         let inputs = self.inputs_in.clone();
+        let grace = match self.container_of(&instance) {
+            Some(_) => grace.saturating_add(container::STAND_IN_GRACE),
+            None => grace,
+        };
         let spec = StopSpec {
             instance: instance.to_string(),
             signal: Some(signal),
@@ -116,8 +135,38 @@ impl Engine {
         });
     }
 
+    /// Sends a signal to the whole tree of a run.
+    fn signal(&self, instance: InstanceId, signal: i32) {
+        let Some(client) = self.client.clone() else {
+            return;
+        };
+        self.cx.spawn("signal", async move {
+            if let Err(error) = client.signal(instance.as_str(), signal, Target::Tree).await {
+                tracing::warn!(%instance, signal, %error, "a signal was not sent");
+            }
+        });
+    }
+
+    /// Asks a service on its command topic to save its work. It may be deaf: the core waits only so long.
+    fn ask_to_save(&self, slot: &SlotId, instance: &InstanceId) {
+        let (cx, service) = (self.cx.clone(), slot.service.clone());
+        let command = ServiceCommand {
+            command: "checkpoint".to_owned(),
+            arguments: serde_json::json!({ "instance": instance, "slot": slot.slot }),
+        };
+        self.cx.spawn("ask to save", async move {
+            let topic = &[service.as_str()];
+            let asked = cx
+                .bus
+                .call(SERVICE_COMMAND, topic, &command, CHECKPOINT_PATIENCE);
+            if let Err(error) = asked.await {
+                tracing::info!(%service, %error, "nobody answered the request to save");
+            }
+        });
+    }
+
     fn forget(&mut self, instance: &InstanceId) {
-        launch::remove_token(&self.cx.paths, instance);
+        launch::retire(&self.cx.identity, &self.cx.paths, instance);
         self.spawned_at.remove(instance);
         let (Some(held), Some(client)) = (self.held.remove(instance), self.client.clone()) else {
             return;
@@ -141,22 +190,29 @@ impl Engine {
         let Some(held) = self.held.get(instance) else {
             return;
         };
-        let fleet = self.core.fleet().clone();
-        let Some(spec) = fleet.services.get(&slot.service) else {
+        let Some(spec) = self.core.spec_of(slot) else {
             return;
         };
-        let port = default_port(spec).and_then(|(name, _)| held.ports.get(name).copied());
+        let spec = &*spec;
+        let port = probe_port(spec).and_then(|(name, _)| held.ports.get(name).copied());
+        let mut probe = probe.clone();
+        if let (Some(container), Some(exec)) = (&spec.container, &mut probe.exec) {
+            let (program, data) = (&self.cx.program, self.cx.paths.data());
+            exec.command =
+                container::probe_command(program, data, instance, container, &exec.command);
+        }
         let environment = match probe.kind() {
-            Some(ProbeKind::Exec(_)) => self.environment_of(instance, slot, spec),
+            Some(kind) if kind.needs_environment() => self.environment_of(instance, slot, spec),
             _ => Vec::new(),
         };
         let probing = Probing {
             instance: instance.clone(),
             role,
-            probe: probe.clone(),
+            probe,
             age,
             around: probes::Around {
                 port,
+                pid: held.pid,
                 directory: directory_of(spec, self.cx.paths.base()),
                 environment,
                 log: launch::log_path(&self.cx.paths, &slot.service, slot.slot),
@@ -175,6 +231,13 @@ impl Engine {
         });
     }
 
+    /// The container that a run stands for.
+    pub(super) fn container_of(&self, instance: &InstanceId) -> Option<ContainerSpec> {
+        let slot = self.held.get(instance)?.slot.as_ref()?;
+        let spec = self.core.fleet().services.get(&slot.service)?;
+        spec.container.clone()
+    }
+
     /// The environment of a run, for a program that looks at it.
     fn environment_of(
         &self,
@@ -190,8 +253,10 @@ impl Engine {
                 epoch: held.map(|held| held.epoch).unwrap_or_default(),
                 digest: Digest::default(),
                 spec: Arc::new(spec.clone()),
+                resume: false,
             }),
             ports: held.map(|held| held.ports.clone()).unwrap_or_default(),
+            sockets: Vec::new(),
             surroundings: self.surroundings.clone(),
         };
         launch.environment_of_probe().into_iter().collect()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use alicia_contract::orchestrator::Exit;
+use alicia_contract::orchestrator::{Exit, ExitCause};
 use alicia_contract::{Epoch, InstanceId, ServiceName, UnixSeconds};
 use alicia_keeper::protocol::{
     self, Containment, ExitStatus, Failure, FailureCode, InstanceInfo, InstanceState,
@@ -11,6 +11,7 @@ use alicia_keeper::protocol::{
 use alicia_keeper::signals;
 use serde::{Deserialize, Serialize};
 
+use super::confine::limits_held;
 use crate::core::digest::Digest;
 use crate::core::event::{Found, FoundState, Process, SlotId, SpawnFault};
 
@@ -51,6 +52,8 @@ pub(crate) fn found(info: &InstanceInfo, unix: UnixSeconds) -> Option<Found> {
         pid: info.pid,
         containment: containment_name(info.containment).to_owned(),
         state: found_state(info),
+        limits: limits_held(&info.limits),
+        said: info.notified.clone(),
         empty: info.empty,
         age: Duration::try_from_secs_f64(unix - started_s).unwrap_or_default(),
         ports: labels.map(|labels| labels.ports).unwrap_or_default(),
@@ -72,6 +75,7 @@ pub(crate) fn process(info: &InstanceInfo) -> Process {
     Process {
         pid: info.pid,
         containment: containment_name(info.containment).to_owned(),
+        limits: limits_held(&info.limits),
         ports: Labels::of(info)
             .map(|labels| labels.ports)
             .unwrap_or_default(),
@@ -93,7 +97,7 @@ pub(crate) fn exit(exit: &protocol::Exit) -> Exit {
         ExitStatus::Signal { signal, core } => {
             let name = signals::name(signal);
             let core = if core { ", with a core dump" } else { "" };
-            let cause = if exit.out_of_memory {
+            let cause = if exit.out_of_memory && exit.over_limit.is_none() {
                 format!("out of memory: the kernel sent {name}")
             } else {
                 format!("killed by {name}{core}")
@@ -102,10 +106,32 @@ pub(crate) fn exit(exit: &protocol::Exit) -> Exit {
         }
         ExitStatus::Lost => (None, None, "ended while nobody could see how".to_owned()),
     };
+    let class = match exit.status {
+        _ if exit.watchdog => ExitCause::Watchdog,
+        ExitStatus::Signal { .. } if exit.out_of_memory || exit.oom_killed => {
+            ExitCause::OutOfMemory
+        }
+        // A child of it was killed, and it did not do without.
+        ExitStatus::Code(1..) if exit.oom_killed => ExitCause::OutOfMemory,
+        ExitStatus::Lost => ExitCause::Lost,
+        _ => ExitCause::Unknown,
+    };
+    let cause = match class {
+        ExitCause::Watchdog => format!("its watchdog was not fed: {cause}"),
+        ExitCause::OutOfMemory if !cause.starts_with("out of memory") => {
+            let over = exit.over_limit.as_ref().map_or("", |_| "over its limit, ");
+            format!("out of memory: {over}{cause}")
+        }
+        _ => match &exit.over_limit {
+            Some(limit) => format!("over its limit of {limit}: {cause}"),
+            None => cause,
+        },
+    };
     Exit {
         code,
         signal,
         cause,
+        class,
         at: unix_seconds(exit.at_unix_ms),
         ..Exit::default()
     }
@@ -121,6 +147,7 @@ pub(crate) fn fault(failure: &Failure) -> SpawnFault {
             "; make the directory, or correct `directory`"
         }
         Code::UserUnknown => "; add the user, or correct `user`",
+        Code::SandboxNotEnforced => "; `alicia doctor` tells what this kernel can do",
         Code::NotPermitted => "; run Alicia as root, or remove `user`",
         _ => "",
     };
@@ -133,6 +160,7 @@ pub(crate) fn fault(failure: &Failure) -> SpawnFault {
         | Code::UserUnknown
         | Code::GroupUnknown
         | Code::NotPermitted
+        | Code::SandboxNotEnforced
         | Code::ArgumentsTooLong
         | Code::InvalidRequest => SpawnFault::Lasting(reason),
         _ => SpawnFault::Passing(reason),
@@ -159,6 +187,8 @@ mod tests {
                 out_of_memory,
                 oom_killed: out_of_memory,
                 watchdog: false,
+                over_limit: None,
+                memory_peak_bytes: None,
                 requested: false,
                 at_unix_ms: 1_500,
                 ran_ms: 0,
@@ -181,6 +211,39 @@ mod tests {
             "out of memory: the kernel sent SIGKILL",
         );
         check(ExitStatus::Lost, false, "ended while nobody could see how");
+    }
+
+    #[test]
+    fn a_limit_that_was_broken_is_the_cause() {
+        let check =
+            |status, (over, oom_killed): (Option<&str>, bool), expect: (ExitCause, &str)| {
+                let ended = protocol::Exit {
+                    status,
+                    out_of_memory: oom_killed && over == Some("memory"),
+                    oom_killed,
+                    watchdog: false,
+                    over_limit: over.map(str::to_owned),
+                    memory_peak_bytes: None,
+                    requested: false,
+                    at_unix_ms: 1_500,
+                    ran_ms: 0,
+                    usage: protocol::Usage::default(),
+                };
+                let exit = exit(&ended);
+                assert_eq!((exit.class, exit.cause.as_str()), expect);
+            };
+        let killed = ExitStatus::Signal {
+            signal: 9,
+            core: false,
+        };
+        use ExitCause::{OutOfMemory, Unknown};
+        let text = "out of memory: over its limit, killed by SIGKILL";
+        check(killed, (Some("memory"), true), (OutOfMemory, text));
+        let text = "over its limit of processes: killed by SIGKILL";
+        check(killed, (Some("processes"), false), (Unknown, text));
+        let text = "out of memory: exit code 1";
+        check(ExitStatus::Code(1), (None, true), (OutOfMemory, text));
+        check(ExitStatus::Code(0), (None, true), (Unknown, "exit code 0"));
     }
 
     #[test]

@@ -131,6 +131,7 @@ mod tests {
             instance: InstanceId::from_parts(0, 0),
             epoch: Epoch(7),
             digest: Digest::of(&spec),
+            resume: false,
             spec: Arc::new(spec),
         }
     }

@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use alicia_contract::orchestrator::InstanceState;
+use alicia_contract::orchestrator::{Exit, InstanceState};
 use alicia_contract::{Epoch, InstanceId, ServiceName};
+use alicia_failpoint::failpoint;
+use alicia_identity::Process;
 use alicia_keeper::protocol;
 
 use super::link::Linked;
-use super::{Engine, Killed, convert, launch};
+use super::{Engine, Killed, container, convert, launch, record};
 use crate::core::Core;
-use crate::core::event::{Event, Memory, SlotId};
+use crate::core::cause::{self, Said};
+use crate::core::event::{Event, Memory, Remembered, SlotId};
 use crate::store;
 
 /// A run that the keeper holds, as the shell needs it.
@@ -34,12 +37,16 @@ impl Engine {
         }
         self.remember_keeper(started);
         self.client = Some(linked.client.clone());
+        self.sockets.extend(linked.sockets);
+        self.watched.clear();
         self.keeper.send_replace(Some(linked.client));
         self.events = Some(linked.events);
         self.held.clear();
         for info in &linked.instances {
             self.hold(info);
         }
+        let known = self.held.keys().cloned().collect();
+        container::remove_strays(&self.cx, self.core.fleet(), known);
         let unix = self.cx.clock.unix();
         let ours = linked
             .instances
@@ -52,7 +59,9 @@ impl Engine {
     /// another one, what was done or given up is tried again, as after a start of the machine.
     fn begin(&mut self, mut memory: Memory, same_keeper: bool, linked: &Linked) {
         if !same_keeper {
-            for slot in memory.slots.values_mut() {
+            // A provider's limit does not end with a restart of the machine.
+            let passing = |slot: &&mut Remembered| slot.state != InstanceState::Parked;
+            for slot in memory.slots.values_mut().filter(passing) {
                 slot.state = InstanceState::Stopped;
             }
         }
@@ -62,6 +71,9 @@ impl Engine {
         self.revision_base += self.core.revision();
         self.core = Core::new(memory, self.cx.seed);
         let (fleet, selection) = self.desired.clone();
+        if let Some(base) = self.base.take() {
+            self.tell(Event::Desired(base, selection.clone()));
+        }
         self.tell(Event::Desired(fleet, selection));
     }
 
@@ -78,6 +90,11 @@ impl Engine {
         let Ok(instance) = InstanceId::new(info.instance.clone()) else {
             return;
         };
+        let process = Process {
+            pid: info.pid,
+            cgroup: info.cgroup.clone(),
+        };
+        self.cx.identity.note_process(&instance, process);
         let labels = convert::Labels::of(info);
         let slot = labels.as_ref().map(|labels| SlotId {
             service: labels.service.clone(),
@@ -134,15 +151,14 @@ impl Engine {
             Some(Heard::Emptied {
                 instance, killed, ..
             }) => self.heard_emptied(instance, killed),
+            Some(Heard::ListenerReady { name }) => self.heard_connection(&name),
             Some(Heard::Log(trouble)) => {
                 tracing::warn!(?trouble, "the output of an instance cannot be written");
             }
-            Some(
-                Heard::Notified { .. }
-                | Heard::ListenerReady { .. }
-                | Heard::ShuttingDown
-                | Heard::Unknown(_),
-            ) => {}
+            Some(Heard::Notified {
+                instance, fields, ..
+            }) => self.heard_notified(instance, fields),
+            Some(Heard::ShuttingDown | Heard::Unknown(_)) => {}
         }
     }
 
@@ -171,12 +187,37 @@ impl Engine {
         if empty {
             self.note_killed(&instance, killed);
         }
+        let was_killed = matches!(exit.status, protocol::ExitStatus::Signal { .. });
+        if let Some(container) = self.container_of(&instance).filter(|_| was_killed) {
+            container::remove_run(&self.cx, &container, &instance);
+        }
+        failpoint("orchestrator.exited");
         let exit = convert::exit(exit);
+        let output = self.output_of(&instance, &exit);
         self.tell(Event::Exited {
             instance,
             exit,
             empty,
+            output,
         });
+    }
+
+    /// What the last lines of a run say of its end, where nothing better does. The keeper has written them
+    /// before it told of the end; they are read here and now, because what follows depends on them.
+    fn output_of(&self, instance: &InstanceId, exit: &Exit) -> Option<Said> {
+        let slot = self.held.get(instance)?.slot.as_ref()?;
+        let spec = self.core.spec_of(slot)?;
+        if !cause::wants_output(&spec, exit) {
+            return None;
+        }
+        let lines = record::last_lines_of(&self.cx.paths, slot, cause::output::LINES_MAX);
+        cause::output::read(&lines, exit.at)
+    }
+
+    fn heard_notified(&mut self, instance: String, fields: BTreeMap<String, String>) {
+        if let Ok(instance) = InstanceId::new(instance) {
+            self.tell(Event::Notified(instance, fields));
+        }
     }
 
     fn heard_emptied(&mut self, instance: String, killed: u32) {

@@ -8,17 +8,27 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alicia_contract::fleet::ServiceSpec;
+use alicia_contract::identity;
 use alicia_contract::{InstanceId, ServiceName};
+use alicia_failpoint::failpoint;
 use alicia_file::machine::{Here, Machine, directory_of};
 use alicia_file::{env_file, fleet};
-use alicia_identity::{Authority, Identity};
-use alicia_keeper::protocol::{LogSpec, StartSpec};
+use alicia_identity::{Authority, Beginning, Identity};
+use alicia_keeper::protocol::{LogSpec, PassedFile, StartSpec};
 use alicia_keeper::{Client, Error as KeeperError};
 use alicia_module::context::{Addresses, ExternalBus};
+use alicia_module::Clock;
 use alicia_module::paths::Paths;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
+use super::container;
+use super::confine;
 use super::convert::{self, Labels};
 use super::environment::{self, Told, Variables};
+use super::secrets;
+use super::sockets::{self, Socket};
+use super::session;
 use crate::core::event::{Spawn, SpawnFault};
 
 /// Others may pass through, but not list: a service that runs as another user opens its own file by name.
@@ -31,7 +41,10 @@ const TOKEN_MODE: u32 = 0o600;
 pub(crate) struct Surroundings {
     pub(crate) base: Variables,
     pub(crate) paths: Paths,
+    /// The program file of Alicia itself.
+    pub(crate) program: PathBuf,
     pub(crate) identity: Authority,
+    pub(crate) clock: Clock,
     pub(crate) addresses: Addresses,
     pub(crate) external_bus: Option<ExternalBus>,
 }
@@ -51,6 +64,8 @@ pub(crate) enum Outcome {
 pub(crate) struct Launch {
     pub(crate) spawn: Box<Spawn>,
     pub(crate) ports: BTreeMap<ServiceName, u16>,
+    /// Held sockets that it inherits, in this order.
+    pub(crate) sockets: Vec<Socket>,
     pub(crate) surroundings: Arc<Surroundings>,
 }
 
@@ -59,12 +74,19 @@ pub(crate) struct Launch {
 impl Launch {
     /// Prepares the start and asks the keeper. The files that are read and written here are small and
     /// local; the detour over a thread for blocking work would take longer.
-    pub(crate) async fn run(self, client: Client) -> Outcome {
+    pub(crate) async fn run(mut self, client: Client) -> Outcome {
+        match sockets::bind(&client, &self.sockets).await {
+            Ok(bound) => self.ports.extend(bound),
+            Err(fault) => return Outcome::Failed(fault),
+        }
         let spec = match self.start_spec() {
             Ok(spec) => spec,
             Err(fault) => return Outcome::Failed(fault),
         };
-        match client.start(spec).await {
+        failpoint("orchestrator.spawn");
+        let started = client.start(spec).await;
+        failpoint("orchestrator.spawned");
+        match started {
             Ok(_) => Outcome::Runs,
             Err(KeeperError::Refused(failure)) => Outcome::Failed(convert::fault(&failure)),
             Err(_) => Outcome::Unknown,
@@ -77,12 +99,22 @@ impl Launch {
         let mut words = fleet::words(&spec.command)
             .map_err(|_| lasting("a quote in `command` is not closed"))?
             .into_iter();
-        let program = words.next().ok_or_else(|| lasting("`command` is empty"))?;
+        let program = match (words.next(), &spec.container) {
+            (Some(program), _) => program,
+            // The image has a command of its own.
+            (None, Some(_)) => String::new(),
+            (None, None) => return Err(lasting("`command` is empty")),
+        };
         let directory = directory_of(spec, paths.base());
         let instance = spawn.instance.to_string();
         let mut start = StartSpec::new(instance, program, directory, self.log());
         start.arguments = words.collect();
         start.environment = self.environment(Token::Write)?;
+        start.passed.extend(self.identity()?);
+        let secrets = secrets::resolve(spec, paths)?;
+        start.environment.extend(secrets.variables);
+        start.passed.extend(secrets.passed);
+        start.listeners = self.sockets.iter().map(|socket| socket.name.clone()).collect();
         start.user = spec.user.clone();
         start.stop_signal = spec.stop.signal.number();
         start.stop_grace_ms = spec
@@ -100,6 +132,13 @@ impl Launch {
             ports: self.ports.clone(),
         })
         .unwrap_or_default();
+        session::apply(&mut start, &self.spawn, paths)?;
+        session::listen(&mut start, spec);
+        let ports: Vec<u16> = self.ports.values().copied().collect();
+        confine::confine(&mut start, spec, &ports, paths.base());
+        if let Some(container) = &spec.container {
+            container::stand_in(&mut start, self, container)?;
+        }
         Ok(start)
     }
 
@@ -148,6 +187,7 @@ impl Launch {
         let around = &self.surroundings;
         let service = self.spawn.slot.service.to_string();
         let (username, token_file) = match &around.external_bus {
+            None if !around.identity.settings().token_file => (service, None),
             None => (service, Some(self.token_file(token, owner)?)),
             Some(bus) => {
                 let file = bus
@@ -170,6 +210,29 @@ impl Launch {
             topic_prefix: around.identity.prefix().to_string(),
             api_url: api.map(|address| format!("http://{address}")),
         })
+    }
+
+    /// The key of the run, and who it is: in a file that exists in memory only. From here on the run before it in
+    /// this slot may do nothing.
+    fn identity(&self) -> Result<Option<PassedFile>, SpawnFault> {
+        let (spawn, around) = (&self.spawn, &self.surroundings);
+        let beginning = Beginning {
+            service: &spawn.slot.service,
+            slot: spawn.slot.slot,
+            instance: &spawn.instance,
+            epoch: spawn.epoch,
+            socket: &around.paths.renewal_socket(),
+            logs_in: around.external_bus.is_none(),
+        };
+        let begun = around.identity.begin_run(beginning, around.clock.unix());
+        let file = begun.map_err(|error| {
+            SpawnFault::Passing(format!("its identity cannot be made: failed to {error}"))
+        })?;
+        let content = serde_json::to_vec(&file).expect("texts and numbers");
+        Ok(Some(PassedFile {
+            name: identity::PASSED_NAME.to_owned(),
+            content: STANDARD.encode(content),
+        }))
     }
 
     /// Not synced to the disk: a token is good for one run, and no run outlives the machine.
@@ -211,8 +274,14 @@ fn token_path(paths: &Paths, instance: &InstanceId) -> PathBuf {
     paths.credentials().join(instance.as_str())
 }
 
+/// A run is gone: whoever still has its key or token may do nothing.
+pub(crate) fn retire(identity: &Authority, paths: &Paths, instance: &InstanceId) {
+    identity.end_run(instance);
+    remove_token(paths, instance);
+}
+
 /// Removes the token of a run that is gone.
-pub(crate) fn remove_token(paths: &Paths, instance: &InstanceId) {
+fn remove_token(paths: &Paths, instance: &InstanceId) {
     let path = token_path(paths, instance);
     match fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -287,8 +356,8 @@ fn lasting(reason: impl Into<String>) -> SpawnFault {
 
 /// A user of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct User {
-    id: u32,
+pub(super) struct User {
+    pub(super) id: u32,
     name: String,
     home: String,
 }
@@ -297,7 +366,7 @@ struct User {
 
 impl User {
     /// By name or number. A number needs no entry: the kernel takes any.
-    fn find(user: &str) -> Result<Self, SpawnFault> {
+    pub(super) fn find(user: &str) -> Result<Self, SpawnFault> {
         let entries = fs::read_to_string("/etc/passwd").unwrap_or_default();
         let unnamed = || {
             let id = user.parse().ok()?;

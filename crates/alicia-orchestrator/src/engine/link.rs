@@ -28,6 +28,8 @@ pub(crate) struct Linked {
     pub(crate) client: Client,
     pub(crate) events: Events,
     pub(crate) instances: Vec<InstanceInfo>,
+    /// The names of the sockets that it holds.
+    pub(crate) sockets: Vec<String>,
     /// When the keeper was started: tells one keeper from the next.
     pub(crate) keeper_started_unix_ms: u64,
 }
@@ -115,6 +117,7 @@ impl Link {
             client,
             events,
             instances: listing.instances,
+            sockets: listing.listeners.into_iter().map(|held| held.name).collect(),
             keeper_started_unix_ms: stats.started_unix_ms,
         };
         if self

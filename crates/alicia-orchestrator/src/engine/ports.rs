@@ -49,6 +49,8 @@ impl Ports {
             let number = match port {
                 Port::Fixed(number) => check_free(name, *number).map(|()| *number)?,
                 Port::Auto => self.choose(before.get(name).copied(), &ports)?,
+                // The keeper has it.
+                Port::Held(_) => continue,
             };
             ports.insert(name.clone(), number);
         }

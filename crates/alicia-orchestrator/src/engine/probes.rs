@@ -27,6 +27,8 @@ const LOG_RETRY: Duration = Duration::from_millis(250);
 pub(super) struct Around {
     /// The port that is meant when a probe names none.
     pub(super) port: Option<u16>,
+    /// The number of its process.
+    pub(super) pid: u32,
     pub(super) directory: PathBuf,
     /// For programs: the whole environment.
     pub(super) environment: Vec<(String, String)>,
@@ -59,6 +61,7 @@ impl Probing {
         }
         let context = Context {
             port: self.around.port,
+            pid: Some(self.around.pid),
             directory: &self.around.directory,
             environment: &self.around.environment,
         };
@@ -72,7 +75,7 @@ impl Probing {
         let filter = || Filter {
             since_unix_us: Some(self.around.started_unix_us),
             contains: Some(text.to_owned()),
-            stream: None,
+            ..Filter::default()
         };
         self.judge(Verdict::Bad(format!("no line with {text:?} yet")))
             .await;

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use alicia_contract::orchestrator::{InstanceState, TRANSITIONS, Transition};
+use alicia_failpoint::failpoint;
 use alicia_keeper::logs::{Filter, read_last};
 use alicia_module::Context;
 use alicia_module::paths::Paths;
 use tokio::sync::{mpsc, oneshot};
 
 use super::launch::log_path;
-use crate::core::event::Record;
+use crate::core::event::{Record, SlotId};
 use crate::metrics::Counts;
 use crate::store;
 
@@ -20,7 +21,7 @@ const RECORDS_MAX: usize = 8_192;
 const BATCH_MAX: usize = 256;
 
 /// Lines that go with an end: what fits into an alert.
-const LAST_LINES: usize = 10;
+pub(crate) const LAST_LINES: usize = 10;
 
 /// Lines that are read to find them: those of the next run, which may be there already, are passed over.
 const LINES_READ: usize = 60;
@@ -101,10 +102,12 @@ async fn record(
         for record in &mut batch {
             record.transition.last_lines.clear();
         }
+        failpoint("orchestrator.record");
         if let Err(error) = store::write_records(&cx.store, batch).await {
             counts.record_dropped();
             tracing::error!(%error, "transitions were not written down");
         }
+        failpoint("orchestrator.recorded");
         for done in flushed {
             if done.send(()).is_err() {
                 tracing::debug!("nobody waits for the records any more");
@@ -133,7 +136,7 @@ async fn add_last_lines(paths: &Paths, mut batch: Vec<Record>) -> Vec<Record> {
 fn wants_lines(transition: &Transition) -> bool {
     matches!(
         transition.to,
-        InstanceState::Backoff | InstanceState::Failed
+        InstanceState::Backoff | InstanceState::Failed | InstanceState::Parked
     )
 }
 
@@ -154,9 +157,17 @@ fn last_lines(paths: &Paths, transition: &Transition) -> Vec<String> {
     of_this_run.into_iter().skip(skip).collect()
 }
 
+/// The last lines of a slot, the oldest first.
+pub(crate) fn last_lines_of(paths: &Paths, slot: &SlotId, count: usize) -> Vec<String> {
+    let path = log_path(paths, &slot.service, slot.slot);
+    let lines = read_last(&path, count, &Filter::default()).unwrap_or_default();
+    lines.into_iter().map(|line| line.text).collect()
+}
+
 /// Events may be missed: without a bus, the newest wait and the rest is lost to who was not there.
 async fn announce(cx: Context, mut to_say: mpsc::Receiver<Transition>, counts: Arc<Counts>) {
     while let Some(transition) = to_say.recv().await {
+        failpoint("orchestrator.published");
         if let Err(error) = cx.bus.publish(TRANSITIONS, &[], &transition).await {
             counts.record_dropped();
             tracing::debug!(%error, "a transition was not published");

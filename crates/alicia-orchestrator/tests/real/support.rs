@@ -149,6 +149,7 @@ impl House {
             program,
             addresses,
             external_bus: None,
+            desk: Default::default(),
             tasks: tasks.clone(),
             seed: u64::try_from(clock.unix_us()).expect("after 1970"),
         };

@@ -72,6 +72,13 @@ fn variant(number: usize) -> Value {
         3 => drop(changed.as_object_mut().expect("a map").remove("web")),
         4 => changed["api"]["start_limit"] = json!({ "starts": 2, "within": "1m" }),
         5 => changed["migrate"]["restart"] = json!("never"),
+        6..=8 => {
+            let strategy = ["rolling", "blue-green", "recreate"][number - 6];
+            for name in ["web", "api", "db"] {
+                changed[name]["command"] = json!(format!("{name} --{strategy}"));
+                changed[name]["update"] = json!({ "strategy": strategy, "min_healthy": "2s" });
+            }
+        }
         _ => {}
     }
     changed
@@ -103,7 +110,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (verb(), 0_usize..5, 0_u32..4).prop_map(|(verb, service, instances)| {
             Happening::Command { verb, service, instances }
         }),
-        1 => (0_usize..6).prop_map(|variant| Happening::File { variant }),
+        1 => (0_usize..9).prop_map(|variant| Happening::File { variant }),
         1 => any::<bool>().prop_map(|dead| Happening::LoseKeeper { dead }),
         1 => Just(Happening::CrashHost),
     ]

@@ -10,11 +10,12 @@ use alicia_contract::{Epoch, InstanceId, ServiceName};
 use serde_json::{Value, json};
 
 use crate::core::Core;
+use crate::core::cause::Said;
 use crate::core::digest::Digest;
 use crate::core::event::{
-    Action, Event, Found, FoundState, Memory, Now, Process, Remembered, Role, SlotId, Spawn,
+    Action, Event, Found, FoundState, Memory, Now, Process, Record, Remembered, Role, SlotId, Spawn,
     SpawnFault, Verdict,
-};
+    UpdateEnd};
 use crate::core::plan::{Plan, PlanRequest, Selection};
 
 /// A run in the model keeper.
@@ -25,7 +26,10 @@ pub(super) struct Held {
     digest: Digest,
     started: Duration,
     exit: Option<Exit>,
+    pub(super) command: String,
     pub(super) children: bool,
+    /// What it said on its notify socket.
+    pub(super) said: BTreeMap<String, String>,
     asked_to_end: bool,
 }
 
@@ -53,6 +57,14 @@ pub(super) struct World {
     /// What the store would hold.
     memory: Memory,
     pub(super) answers: u64,
+    /// What the last lines of the next one to end say.
+    pub(super) output: Option<Said>,
+    /// Signals that were sent.
+    pub(super) signals: Vec<(InstanceId, i32)>,
+    /// How often somebody was asked to save its work.
+    pub(super) checkpoints: u32,
+    /// The ends of updates, by service.
+    pub(super) updated: Vec<(String, UpdateEnd)>,
     /// Every spawn with its time; cleared per service by what gives it a clean slate.
     pub(super) starts: BTreeMap<SlotId, Vec<Duration>>,
     epochs: BTreeMap<SlotId, Epoch>,
@@ -86,6 +98,7 @@ fn exit_of(code: Option<i32>, at: Duration) -> Exit {
         signal,
         cause,
         at: at.as_secs_f64(),
+        ..Exit::default()
     }
 }
 
@@ -102,6 +115,10 @@ impl World {
             transitions: Vec::new(),
             memory: Memory::default(),
             answers: 0,
+            output: None,
+            signals: Vec::new(),
+            checkpoints: 0,
+            updated: Vec::new(),
             starts: BTreeMap::new(),
             epochs: BTreeMap::new(),
             keeper: true,
@@ -167,24 +184,43 @@ impl World {
             }
             Action::Unwatch(instance) => drop(self.watched.remove(&instance)),
             Action::Record(record) => {
-                self.remember(&record.transition, record.digest);
+                self.remember(&record);
                 self.transitions.push(record.transition);
             }
+            Action::Signal { instance, signal } => self.signals.push((instance, signal)),
+            Action::Checkpoint(..) => self.checkpoints += 1,
+            Action::Account(service, account) => {
+                self.memory.accounts.insert(service, *account);
+            }
             Action::Answer { .. } => self.answers += 1,
+            Action::Updated { service, end, .. } => {
+                // The house tells everybody what is in force.
+                self.fleet = Fleet::clone(self.core.fleet());
+                self.updated.push((service.to_string(), end));
+            }
         }
     }
 
     fn take_spawn(&mut self, spawn: Spawn) {
         assert!(self.keeper, "a spawn without a keeper");
-        self.starts
-            .entry(spawn.slot.clone())
-            .or_default()
-            .push(self.now);
-        self.check_start_limit(&spawn);
+        if self.last_state(&spawn.slot) == Some(InstanceState::Backoff) {
+            let starts = self.starts.entry(spawn.slot.clone()).or_default();
+            starts.push(self.now);
+            self.check_start_limit(&spawn);
+        }
         self.check_dependencies(&spawn);
         self.spawns.push_back(spawn);
     }
 
+    /// Where a slot was left by the last transition.
+    fn last_state(&self, slot: &SlotId) -> Option<InstanceState> {
+        let mut transitions = self.transitions.iter().rev();
+        let last = transitions.find(|transition| slot_of(transition) == *slot)?;
+        Some(last.to)
+    }
+
+    /// Restarts of what ended by itself; starts that somebody asked for, or that belong to an update, are not among
+    /// them.
     fn check_start_limit(&self, spawn: &Spawn) {
         let limit = &spawn.spec.start_limit;
         let since = self.now.saturating_sub(limit.within.duration());
@@ -194,7 +230,7 @@ impl World {
             .count();
         assert!(
             limit.starts == 0 || recent <= limit.starts as usize,
-            "{recent} starts of {} within {}",
+            "{recent} restarts of {} within {}",
             spawn.slot,
             limit.within
         );
@@ -217,31 +253,34 @@ impl World {
                 .iter()
                 .find(|s| s.service == *need)
                 .expect("it is there");
-            let wanted = needed.instances.iter().filter(|i| i.slot <= needed.wanted);
-            let states: Vec<_> = wanted.map(|instance| instance.state).collect();
+            let states: Vec<_> = needed.instances.iter().map(|i| i.state).collect();
             let there = [
                 InstanceState::Running,
                 InstanceState::Starting,
                 InstanceState::Completed,
             ];
             assert!(
-                !states.is_empty() && states.iter().all(|state| there.contains(state)),
+                needed.wanted > 0
+                    && states.iter().filter(|state| there.contains(state)).count()
+                        >= needed.wanted as usize,
                 "{} starts while {need} is {states:?}",
                 spawn.slot
             );
         }
     }
 
-    fn remember(&mut self, transition: &Transition, digest: Digest) {
+    fn remember(&mut self, record: &Record) {
+        let transition = &record.transition;
         let remembered = Remembered {
             epoch: transition.epoch,
             instance: transition.instance.clone(),
             state: transition.to,
             since: transition.at,
             restarts: transition.restarts,
-            exit: transition.exit.clone(),
+            exit: record.exit.clone(),
             reason: transition.reason.clone(),
-            digest,
+            next_start: transition.next_start,
+            digest: record.digest.clone(),
         };
         self.memory.slots.insert(slot_of(transition), remembered);
     }
@@ -289,7 +328,9 @@ impl World {
             digest: spawn.digest,
             started: self.now,
             exit: None,
+            command: alicia_command(&spawn.spec.command),
             children: false,
+            said: BTreeMap::new(),
             asked_to_end: false,
         };
         self.held.insert(spawn.instance.clone(), held);
@@ -319,6 +360,7 @@ impl World {
                 instance: instance.clone(),
                 exit,
                 empty,
+                output: self.output,
             });
         }
     }
@@ -422,6 +464,21 @@ impl World {
         self.sync();
     }
 
+    /// The host is killed in the middle of an update and knows, from its store, what was good before.
+    pub(super) fn crash_host_during(&mut self, base: &Fleet) {
+        self.lives += 1;
+        self.core = Core::new(self.memory.clone(), self.lives);
+        self.watched.clear();
+        self.spawns.clear();
+        self.starts.clear();
+        self.keeper = false;
+        let wanted = std::mem::replace(&mut self.fleet, base.clone());
+        self.desired();
+        self.fleet = wanted;
+        self.desired();
+        self.sync();
+    }
+
     // What one can see.
 
     pub(super) fn instances(&self, service: &str) -> Vec<InstanceStatus> {
@@ -467,6 +524,13 @@ impl World {
     }
 }
 
+fn alicia_command(command: &alicia_contract::fleet::Command) -> String {
+    match command {
+        alicia_contract::fleet::Command::Text(text) => text.clone(),
+        alicia_contract::fleet::Command::List(words) => words.join(" "),
+    }
+}
+
 fn slot_of(transition: &Transition) -> SlotId {
     SlotId {
         service: transition.service.clone(),
@@ -478,6 +542,7 @@ fn process() -> Process {
     Process {
         pid: 1,
         containment: "sweep".into(),
+        limits: Vec::new(),
         ports: BTreeMap::new(),
     }
 }
@@ -498,9 +563,11 @@ fn found(instance: &InstanceId, held: &Held, now: Duration) -> Found {
         digest: held.digest.clone(),
         pid: 1,
         containment: "sweep".into(),
+        limits: Vec::new(),
         ports: BTreeMap::new(),
         state,
         empty: held.is_empty(),
         age: now.saturating_sub(held.started),
+        said: held.said.clone(),
     }
 }
