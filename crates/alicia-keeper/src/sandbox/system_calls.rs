@@ -189,6 +189,14 @@ fn others(program: &mut Program) {
         block.refuse_if_equal(TIOCLINUX);
         block.end(ALLOW);
     });
+    // Limits of another process; one's own are changed by 0.
+    program.of(libc::SYS_prlimit64, |block| {
+        block.load(0);
+        block.allow_if_equal(0);
+        block.load(2);
+        block.allow_if_equal(0);
+        block.end(REFUSE);
+    });
     program.of(libc::SYS_personality, |block| {
         block.load(0);
         block.allow_if_equal(0);
@@ -444,6 +452,9 @@ mod tests {
             &[0, u64::from(TIOCSTI) | 1 << 40],
             REFUSE,
         );
+        check(None, libc::SYS_prlimit64, &[0, 7, 1], ALLOW);
+        check(None, libc::SYS_prlimit64, &[9, 7, 0], ALLOW);
+        check(None, libc::SYS_prlimit64, &[9, 7, 1], REFUSE);
         check(None, libc::SYS_personality, &[0], ALLOW);
         check(None, libc::SYS_personality, &[0x40_0000], REFUSE);
         check(None, libc::SYS_fchmodat, &[0, 0, 0o755], ALLOW);

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod containment;
 #[cfg(test)]
+mod escape;
+#[cfg(test)]
 mod fleet;
 #[cfg(test)]
 mod life;

@@ -50,6 +50,7 @@ fn a_process() {
             notify("WATCHDOG=1");
             std::thread::sleep(Duration::from_millis(20));
         },
+        "attempt" => crate::escape::make(&variable("ATTEMPT")),
         "eat" => eat(),
         "eat-in-a-child" => {
             let status = Command::new(std::env::current_exe().unwrap())
