@@ -161,6 +161,9 @@ pub struct IdentityFile {
     /// The Unix socket where credentials are renewed; empty for an outside agent.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub socket: String,
+    /// Whether credentials are passwords of the bus; not at a broker that is somebody else's.
+    #[serde(default)]
+    pub logs_in: bool,
     /// The URL of REST where an outside agent renews.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api: Option<String>,
@@ -596,6 +599,7 @@ mod tests {
             epoch: Epoch(1),
             key: "the-seed".into(),
             socket: String::new(),
+            logs_in: true,
             api: None,
             roots: Vec::new(),
             signatures: SignaturePolicy::default(),

@@ -40,6 +40,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The socket where instances renew their credentials could not be bound.
+    #[error("listen on {path}, where instances renew their credentials; choose another place with --data DIR")]
+    Renewal {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// An address that is not on this machine.
     #[error(
         "listen on {0}: only addresses of this machine (127.0.0.0/8, [::1]) are allowed, as there is no TLS yet"
@@ -57,6 +66,18 @@ pub enum Error {
         #[source]
         source: Box<alicia_store::Error>,
     },
+    /// The keys of the audit log could not be read or made.
+    #[error("open the keys of the audit log in {path}")]
+    Audit {
+        /// Their directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The place of the stored secrets could not be made.
+    #[error("open the stored secrets")]
+    Secrets(#[from] alicia_secrets::Error),
     /// A module could not start.
     #[error("start the module {module}")]
     Module {

@@ -33,6 +33,30 @@ impl Loaded {
         self.sections.get(module).cloned().unwrap_or_default()
     }
 
+    /// The parts beside `services` that are not the same in the other: names of sections and of the platform's
+    /// own settings.
+    #[must_use]
+    pub fn differing_sections(&self, other: &Self) -> Vec<String> {
+        let parts = |loaded: &Self| {
+            let mut settings = serde_json::to_value(&loaded.settings).unwrap_or_default();
+            let mut parts = match settings.take() {
+                Value::Object(parts) => parts,
+                _ => Map::new(),
+            };
+            parts.remove("services");
+            parts.extend(loaded.sections.clone());
+            parts
+        };
+        let (ours, theirs) = (parts(self), parts(other));
+        let names = ours.keys().chain(theirs.keys());
+        let names: std::collections::BTreeSet<&String> = names.collect();
+        names
+            .into_iter()
+            .filter(|name| ours.get(*name) != theirs.get(*name))
+            .cloned()
+            .collect()
+    }
+
     /// Sets one value of a module's section, over what the file says.
     pub fn set(&mut self, module: &str, name: &str, value: Value) {
         let section = self
@@ -92,6 +116,10 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         .filter_map(|module| Some((module.name.to_owned(), whole.get(module.name)?.clone())))
         .collect();
     let mut faults = alicia_file::fleet::check(&fleet, Some(&document));
+    let of_identity = settings.identity.faults().into_iter();
+    faults.extend(of_identity.map(|(pointer, text)| {
+        document.fault_at(&format!("/identity{pointer}"), text)
+    }));
     for module in modules {
         let section = sections.get(module.name).cloned().unwrap_or_default();
         faults.extend((module.validate)(section, &fleet).into_iter().map(|fault| {

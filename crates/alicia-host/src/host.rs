@@ -5,29 +5,49 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use alicia_bus::BusAddress;
+use alicia_bus::{Bus, BusAddress};
 use alicia_contract::platform::HostFile;
 use alicia_file::Fault;
 use alicia_identity::Authority;
 use alicia_module::{Addresses, Clock, Ending, ExternalBus, Paths, Spec};
+use alicia_store::Store;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Error;
+use crate::audit::HOST;
+use crate::audit::checkpoint::Witness;
+use crate::audit::keys::AuditKeys;
+use crate::audit::record::Recorder;
+use crate::desk::Desk;
+use crate::directory;
 use crate::file::Loaded;
 use crate::house::{House, LandParts};
-use crate::http::{self, Guard, Order, Platform, Stop};
+use crate::http::{self, AuditDesk, Guard, Order, Platform, Stop};
 use crate::lock::{self, HostLock};
+use crate::renewal::{self, Renewal};
 use crate::settings::Settings;
 
 /// The name of the module that is off when the bus is somebody else's. The one name that the host knows: the
 /// setting `bus.url` means "not ours".
 const BROKER: &str = "broker";
 
+/// The name under which the host itself speaks on the bus.
+const IDENTITY: &str = "identity";
+
+/// The module that starts instances.
+const ORCHESTRATOR: &str = "orchestrator";
+
 /// Orders that may wait.
 const ORDERS_MAX: usize = 16;
+
+/// The name under which checkpoints of the audit log are told on the bus.
+const AUDIT: &str = "audit";
+
+/// How long the last checkpoint of the audit log may take when the host ends.
+const WITNESS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What a host is made of.
 pub struct HostOptions {
@@ -39,8 +59,8 @@ pub struct HostOptions {
     pub data: PathBuf,
     /// The program file of Alicia itself.
     pub program: PathBuf,
-    /// Reads the file again, for a reload.
-    pub reread: Box<dyn Fn() -> Result<Loaded, Vec<Fault>> + Send + Sync>,
+    /// Reads the file again, or checks another text in its place.
+    pub reread: Box<Reread>,
     /// The pages of error codes: code and text.
     pub error_pages: &'static [(&'static str, &'static str)],
     /// Time.
@@ -59,18 +79,26 @@ pub struct Alone {
     pub bus: Option<BusAddress>,
 }
 
+/// Reads the file again; with a text, checks that as if it stood in the file.
+pub type Reread = dyn Fn(Option<String>) -> Result<Loaded, Vec<Fault>> + Send + Sync;
+
 /// A host that runs.
 pub struct Host {
     house: House,
     orders: mpsc::Receiver<Order>,
     orders_in: mpsc::Sender<Order>,
-    reread: Box<dyn Fn() -> Result<Loaded, Vec<Fault>> + Send + Sync>,
+    reread: Arc<Reread>,
     identity: Authority,
     paths: Paths,
     addresses: Addresses,
     api: SocketAddr,
     tasks: TaskTracker,
     listening: CancellationToken,
+    clock: Clock,
+    /// Ends the witness of the audit log, which answers when it has seen the last rows.
+    witness: Option<tokio::sync::oneshot::Sender<tokio::sync::oneshot::Sender<()>>>,
+    /// The host's own database: its rows of the audit log.
+    store: Store,
     _lock: HostLock,
 }
 
@@ -90,12 +118,21 @@ impl Host {
             clock,
             alone,
         } = options;
-        let paths = Paths::new(data, &loaded.base);
+        let key_file = loaded.settings.secrets.key_file.as_ref();
+        let vault_key = key_file.map(|path| loaded.base.join(path));
+        let paths = Paths::new(data, &loaded.base).with_vault_key(vault_key);
         let lock = lock::take(&paths, alone.as_ref())?;
         let settings = &loaded.settings;
+        let witness_clock = clock.clone();
+        let vault = alicia_secrets::Vault::open(&paths.secrets(), paths.vault_key())?;
+        let audit_keys = open_audit_keys(&paths)?;
+        let store = open_store(&paths, &clock, alone.as_ref(), audit_keys.hashing.clone())?;
+        let (recorder, record_refusals) = Recorder::new(store.clone(), clock.clone());
         let identity = Authority::open(&paths.identity(), settings.bus.prefix.clone())?;
         identity.ensure_admin_key(&paths.admin_key(), clock.unix())?;
+        identity.set_settings(&settings.identity);
         identity.set_fleet(&loaded.fleet);
+        identity.started(clock.unix());
         let listener = listen(settings.http.listen).await?;
         let api = listener
             .local_addr()
@@ -109,6 +146,8 @@ impl Host {
             }
             None => external_bus(settings, &addresses)?,
         };
+        let (desk, desk_orders) = alicia_module::desk::Desk::open();
+        let reread: Arc<Reread> = Arc::from(reread);
         let land = LandParts {
             clock: clock.clone(),
             identity: identity.clone(),
@@ -116,9 +155,24 @@ impl Host {
             program,
             addresses: addresses.clone(),
             external_bus,
+            audit_key: audit_keys.hashing,
+            desk,
         };
         let (house, faults) = House::new(enabled(modules, settings, alone.as_ref()), land, &loaded);
         let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
+        let checkpoints = settings.audit.checkpoints.as_ref();
+        let checkpoints = checkpoints.map_or_else(
+            || paths.audit().join("checkpoints.jsonl"),
+            |path| loaded.base.join(path),
+        );
+        let (last, last_checkpoint) = tokio::sync::watch::channel(None);
+        let audit_desk = AuditDesk {
+            recorder,
+            databases: paths.database("x").with_file_name(""),
+            checkpoints: checkpoints.clone(),
+            keys: paths.audit(),
+            last_checkpoint,
+        };
         let platform = Platform {
             house: house.clone(),
             identity: identity.clone(),
@@ -128,16 +182,48 @@ impl Host {
             error_pages,
             open_metrics: settings.http.open_metrics,
             is_alone: alone.is_some(),
+            credentials: paths.credentials(),
             orders: orders_in.clone(),
+            audit: audit_desk.clone(),
+            vault,
         };
-        let guard = Guard::new(identity.clone(), clock, settings.http.hosts.clone());
+        let guard = Guard::new(
+            identity.clone(),
+            clock.clone(),
+            settings.http.hosts.clone(),
+        );
         let (tasks, listening) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(record_refusals);
+        // Credentials are renewed, and keys made known, where instances are started.
+        let starts_instances =
+            |alone: &Alone| alone.modules.iter().any(|name| name == ORCHESTRATOR);
+        if alone.as_ref().is_none_or(starts_instances) {
+            let socket = renewal::bind(&paths).map_err(|source| Error::Renewal {
+                path: paths.renewal_socket(),
+                source,
+            })?;
+            let serving = Renewal::new(identity.clone(), clock.clone());
+            tasks.spawn(serving.serve(socket, listening.clone()));
+            let (bus, connection) = Bus::start(house.bus_options(IDENTITY));
+            tasks.spawn(connection);
+            let publishing = directory::publish(bus, identity.clone(), clock, listening.clone());
+            tasks.spawn(publishing);
+        }
         tasks.spawn(http::serve(
             listener,
             http::site(platform, guard),
             listening.clone(),
         ));
-        let host = Self {
+        // Modules ask while they start.
+        tasks.spawn(
+            Desk {
+                house: house.clone(),
+                reread: reread.clone(),
+                orders: desk_orders,
+            }
+            .run(),
+        );
+        let mut host = Self {
             house: house.clone(),
             orders,
             orders_in,
@@ -148,14 +234,32 @@ impl Host {
             api,
             tasks,
             listening,
+            clock: witness_clock,
+            witness: None,
+            store: store.clone(),
             _lock: lock,
         };
         if let Err(error) = house.start(&loaded).await {
             host.close().await;
             return Err(error);
         }
-        host.tasks.spawn(house.watch(faults));
+        host.tasks.spawn(house.clone().watch(faults));
         if alone.is_none() {
+            let (bus, connection) = Bus::start(house.bus_options(AUDIT));
+            host.tasks.spawn(connection);
+            let (end_witness, ended) = tokio::sync::oneshot::channel();
+            host.witness = Some(end_witness);
+            let witness = Witness {
+                house,
+                store,
+                clock: host.clock.clone(),
+                key: audit_keys.signing,
+                databases: audit_desk.databases,
+                file: checkpoints,
+                bus: Some(bus),
+                last,
+            };
+            host.tasks.spawn(witness.run(ended));
             host.write_down();
         }
         Ok(host)
@@ -206,11 +310,22 @@ impl Host {
             Ending::Finish
         };
         self.house.stop(ending).await;
+        self.end_witness().await;
         self.close().await;
     }
 
+    /// The last rows get a witness, unless the disk keeps us waiting.
+    async fn end_witness(&mut self) {
+        let (done, seen) = tokio::sync::oneshot::channel();
+        if let Some(end) = self.witness.take()
+            && end.send(done).is_ok()
+        {
+            drop(tokio::time::timeout(WITNESS_PATIENCE, seen).await);
+        }
+    }
+
     async fn reload(&self) -> Result<BTreeMap<String, String>, Vec<String>> {
-        let loaded = (self.reread)()
+        let loaded = (self.reread)(None)
             .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         let told = self.house.reload(&loaded).await;
         tracing::info!(?told, "the file was read again");
@@ -223,6 +338,7 @@ impl Host {
     async fn close(&self) {
         self.listening.cancel();
         lock::remove_host_file(&self.paths.host_file());
+        self.store.close().await;
         self.tasks.close();
         // The watcher of panics ends with the process; only the listener is waited for, and it has a limit.
         tokio::task::yield_now().await;
@@ -265,6 +381,31 @@ impl HostHandle {
             }
         }
     }
+}
+
+/// The host's own database. Single modules have one of their own: the host that they belong to may run beside them.
+fn open_store(
+    paths: &Paths,
+    clock: &Clock,
+    alone: Option<&Alone>,
+    key: alicia_store::audit::Key,
+) -> Result<Store, Error> {
+    let name = match alone {
+        None => HOST.to_owned(),
+        Some(alone) => format!("{HOST}-{}", alone.modules.join("-")),
+    };
+    let options = alicia_store::Options::new(paths.database(&name), &[], clock.for_store());
+    Store::open(options.audit_key(key)).map_err(|source| Error::Store {
+        module: HOST,
+        source: Box::new(source),
+    })
+}
+
+fn open_audit_keys(paths: &Paths) -> Result<AuditKeys, Error> {
+    AuditKeys::open(&paths.audit()).map_err(|source| Error::Audit {
+        path: paths.audit(),
+        source,
+    })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

@@ -46,6 +46,8 @@ struct Inner {
     slots: Mutex<Vec<Slot>>,
     view: ArcSwap<Vec<View>>,
     fleet: watch::Sender<Arc<alicia_contract::fleet::Fleet>>,
+    /// What was put in force last.
+    loaded: ArcSwap<Loaded>,
     started: tokio::time::Instant,
 }
 
@@ -56,6 +58,7 @@ pub(crate) struct View {
     pub(crate) running: Option<Arc<dyn Running>>,
     pub(crate) router: Router,
     pub(crate) pages: Option<Router>,
+    store: Option<alicia_store::Store>,
     failed: Option<String>,
     since: f64,
     restarts: u32,
@@ -78,6 +81,7 @@ impl House {
             slots: Mutex::new(slots),
             view: ArcSwap::default(),
             fleet,
+            loaded: ArcSwap::from_pointee(loaded.clone()),
             started,
         };
         (
@@ -118,12 +122,28 @@ impl House {
         }
     }
 
+    /// The options of a connection to the bus as `system/<module>`.
+    pub(crate) fn bus_options(&self, module: &str) -> alicia_bus::Options {
+        self.inner.land.bus_options(module)
+    }
+
+    /// What was put in force last.
+    pub(crate) fn loaded(&self) -> Arc<Loaded> {
+        self.inner.loaded.load_full()
+    }
+
+    /// Tells every module what should run.
+    pub(crate) fn put_fleet(&self, fleet: &Arc<alicia_contract::fleet::Fleet>) {
+        self.inner.land.identity().set_fleet(fleet);
+        self.inner.fleet.send_replace(fleet.clone());
+    }
+
     /// Gives every module its part of a new file. A module that refuses goes on with what it had.
     pub(crate) async fn reload(&self, loaded: &Loaded) -> BTreeMap<&'static str, String> {
-        self.inner.land.identity().set_fleet(&loaded.fleet);
-        self.inner
-            .fleet
-            .send_replace(Arc::new(loaded.fleet.clone()));
+        let identity = self.inner.land.identity();
+        identity.set_settings(&loaded.settings.identity);
+        self.put_fleet(&Arc::new(loaded.fleet.clone()));
+        self.inner.loaded.store(Arc::new(loaded.clone()));
         let mut slots = self.inner.slots.lock().await;
         let mut told = BTreeMap::new();
         for slot in slots.iter_mut() {
@@ -153,6 +173,20 @@ impl House {
 
     pub(crate) fn views(&self) -> Arc<Vec<View>> {
         self.inner.view.load_full()
+    }
+
+    /// What should run, as last put in force.
+    pub(crate) fn fleet(&self) -> Arc<alicia_contract::fleet::Fleet> {
+        self.inner.fleet.borrow().clone()
+    }
+
+    /// The databases of the modules that run.
+    pub(crate) fn stores(&self) -> Vec<(String, alicia_store::Store)> {
+        let views = self.views();
+        let stores = views
+            .iter()
+            .filter_map(|view| Some((view.name.to_owned(), view.store.clone()?)));
+        stores.collect()
     }
 
     fn publish(&self, slots: &[Slot]) {

@@ -3,15 +3,21 @@
 //! A request passes `guard` (request id, Host and Origin, who calls), then goes to the platform's own routes,
 //! to `/api/<module>/…`, or to the pages of the one module that has any.
 
+mod audit;
 mod deadline;
 mod docs;
 mod guard;
+mod identity;
 mod platform;
+mod rate;
+mod request;
+mod secrets;
 mod serve;
 
 use std::convert::Infallible;
 
 use alicia_module::ApiError;
+use alicia_module::api::CalledModule;
 use alicia_module::api::openapi::{Group, document};
 use alicia_module::{Operation, Spec};
 use axum::Router;
@@ -26,6 +32,7 @@ use tower_http::compression::predicate::Predicate;
 
 use crate::house::House;
 
+pub(crate) use audit::AuditDesk;
 pub(crate) use guard::Guard;
 pub(crate) use platform::{Order, Platform, Stop};
 pub(crate) use serve::serve;
@@ -39,11 +46,23 @@ pub(crate) type Site = BoxCloneSyncService<Request, Response, Infallible>;
 /// The whole site.
 pub(crate) fn site(platform: Platform, guard: Guard) -> Site {
     let (house, is_alone) = (platform.house.clone(), platform.is_alone);
+    let recorder = platform.audit.recorder.clone();
+    let (noting, tracing) = (recorder.clone(), recorder.clone());
     let site = platform::router(platform)
+        // Of the platform's own operations only: modules write their rows with their changes.
+        .route_layer(axum::middleware::from_fn(move |request, next| {
+            audit::write_down(recorder.clone(), request, next)
+        }))
         .fallback(move |request: Request| to_modules(house.clone(), is_alone, request))
+        .layer(axum::middleware::from_fn(move |request, next| {
+            request::note(noting.clone(), request, next)
+        }))
         .layer(axum::middleware::from_fn(move |request, next| {
             let guard = guard.clone();
             async move { guard.pass(request, next).await }
+        }))
+        .layer(axum::middleware::from_fn(move |request, next| {
+            request::trace(tracing.clone(), request, next)
         }))
         // Outside of the guard, which reads problem documents to write the request id into them.
         .layer(
@@ -96,6 +115,7 @@ async fn to_modules(house: House, is_alone: bool, mut request: Request) -> Respo
         Some(uri) => *request.uri_mut() = uri,
         None => return not_found(path).into_response(),
     }
+    request.extensions_mut().insert(CalledModule(view.name));
     let router = view
         .router
         .clone()

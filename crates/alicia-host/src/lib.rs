@@ -14,10 +14,14 @@ pub mod http;
 
 pub mod host;
 
+mod desk;
+mod directory;
+pub mod audit;
 mod error;
 mod lock;
+mod renewal;
 
 pub use error::Error;
 pub use file::{Loaded, load, schema};
-pub use host::{Alone, Host, HostHandle, HostOptions};
+pub use host::{Alone, Host, HostHandle, HostOptions, Reread};
 pub use settings::Settings;

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use alicia_contract::fleet::{Fleet, ServiceSpec};
+use alicia_contract::fleet::{Fleet, GroupSpec, ServiceSpec};
 use alicia_contract::id::ServiceName;
+use alicia_contract::identity::IdentitySettings;
 use alicia_contract::topic::Prefix;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,15 +30,27 @@ pub struct Settings {
     /// The message bus.
     #[serde(default)]
     pub bus: BusSettings,
+    /// Identities, credentials and signatures.
+    #[serde(default)]
+    pub identity: IdentitySettings,
     /// The log of Alicia itself.
     #[serde(default)]
     pub log: LogSettings,
+    /// The audit log.
+    #[serde(default)]
+    pub audit: AuditSettings,
+    /// The stored secrets.
+    #[serde(default)]
+    pub secrets: SecretSettings,
     /// Switches of modules by name: `{health: {enabled: false}}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub modules: BTreeMap<String, ModuleSwitch>,
     /// The services by name.
     #[serde(default)]
     pub services: BTreeMap<ServiceName, ServiceSpec>,
+    /// What is said about groups of services as a whole, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<ServiceName, GroupSpec>,
 }
 
 /// The HTTP listener.
@@ -102,6 +115,27 @@ impl Default for LogSettings {
     }
 }
 
+/// The audit log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuditSettings {
+    /// The file that signed checkpoints are appended to; best on another disk. Relative to the file's directory.
+    /// Default: `audit/checkpoints.jsonl` in the data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<PathBuf>,
+}
+
+/// The stored secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SecretSettings {
+    /// The file with the key that seals them, of mode 0400; for example a systemd credential
+    /// (`--set secrets.key_file=%d/vault-key`). Relative to the file's directory. Default: `secrets/vault.key` in the
+    /// data directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+}
+
 /// How lines of the log are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -141,6 +175,7 @@ impl Settings {
         Fleet {
             name,
             services: self.services.clone(),
+            groups: self.groups.clone(),
         }
     }
 }

@@ -53,6 +53,7 @@ fn begin(authority: &Authority, n: u64) -> IdentityFile {
         instance: &InstanceId::from_parts(n, 1),
         epoch: Epoch(n),
         socket: Path::new("/run/x"),
+        logs_in: true,
     };
     authority.begin_run(run, NOW).expect("begins")
 }

@@ -141,6 +141,7 @@ impl Context {
             command: command.to_owned(),
             arguments: serde_json::to_value(arguments)?,
         };
+        self.can_be_verified().await;
         let answer = self
             .bus()
             .call(SERVICE_COMMAND, &[service], &command, deadline)
@@ -173,8 +174,16 @@ impl Context {
             timeout: Some(Period(deadline)),
             retry: false,
         };
+        self.can_be_verified().await;
         let answer = self.bus().call(CALL, &[], &call, deadline).await?;
         Ok(serde_json::from_value(answer.output)?)
+    }
+
+    /// Before a call: others can know the key that it is signed with.
+    async fn can_be_verified(&self) {
+        if let Some(identity) = &self.inner.environment.identity {
+            identity.listed().await;
+        }
     }
 
     /// Raises a counter, which heartbeats and `/metrics` show.

@@ -8,6 +8,7 @@ use alicia_bus::{BusAddress, PasswordSource};
 use alicia_contract::{Epoch, InstanceId, Prefix, ServiceName};
 
 use crate::error::Error;
+use crate::identity::{self, Identity};
 
 const AN_ID: &str = "1 to 63 of a-z, 0-9 and -";
 
@@ -23,6 +24,8 @@ pub(crate) struct Environment {
     pub(crate) password: PasswordSource,
     /// Where `/health` is to be served; none: nowhere.
     pub(crate) port: Option<u16>,
+    /// The key that it was given, or with which it joined.
+    pub(crate) identity: Option<Identity>,
 }
 
 impl Environment {
@@ -33,7 +36,11 @@ impl Environment {
         variable: impl Fn(&str) -> Option<String>,
         new_instance: InstanceId,
     ) -> Result<Self, Error> {
+        let identity = Identity::take(&variable)?;
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
+        if let Some(identity) = identity {
+            return Self::with_identity(identity, &set);
+        }
         let service = set("ALICIA_SERVICE").unwrap_or_else(|| name.to_owned());
         let service: ServiceName = parse("ALICIA_SERVICE", service, AN_ID)?;
         let address = set("ALICIA_MQTT_URL").ok_or(Error::Missing {
@@ -63,9 +70,33 @@ impl Environment {
                 None => PasswordSource::None,
             },
             port: number(set, "PORT", "a TCP port")?,
+            identity: None,
             service,
             address,
         })
+    }
+
+    /// Who it is says the identity; where the bus is, the environment.
+    fn with_identity(
+        identity: Identity,
+        set: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, Error> {
+        let (file, logs_in) = (identity.file.clone(), identity.file.logs_in);
+        let told = |name: &str| match name {
+            "ALICIA_SERVICE" => Some(file.service.to_string()),
+            "ALICIA_INSTANCE" => Some(file.instance.to_string()),
+            "ALICIA_EPOCH" => Some(file.epoch.to_string()),
+            "ALICIA_MQTT_USERNAME" if logs_in => Some(file.service.to_string()),
+            identity::DESCRIPTOR | identity::FILE => None,
+            name => set(name),
+        };
+        let told: &dyn Fn(&str) -> Option<String> = &told;
+        let mut environment = Self::read("", told, file.instance.clone())?;
+        if logs_in {
+            environment.password = identity.password();
+        }
+        environment.identity = Some(identity);
+        Ok(environment)
     }
 
     /// The source of what it says: its service, or the key with which somebody runs it by hand.

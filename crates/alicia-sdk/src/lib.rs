@@ -31,6 +31,7 @@ mod context;
 mod environment;
 mod error;
 mod handler;
+mod identity;
 mod page;
 mod presence;
 mod resources;

@@ -21,6 +21,7 @@ use crate::context::Context;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::handler::persist;
+use crate::identity::Identity;
 use crate::page;
 use crate::presence::{self, Presence};
 use crate::service::Service;
@@ -54,6 +55,9 @@ impl Service {
         let cx = Context::new(bus, self.environment.clone());
         let mut background = JoinSet::new();
         background.spawn(connection);
+        if let Some(identity) = &self.environment.identity {
+            background.spawn(identity.clone().renew());
+        }
         if let Some(listener) = page {
             background.spawn(page::serve(cx.clone(), listener));
         }
@@ -86,6 +90,15 @@ impl Service {
         // A closed bus ends the wait too; then nothing that follows does any harm.
         while let Err(alicia_bus::Error::TimedOut { .. }) = cx.bus().connected(CONNECT_LOOK).await {
             tracing::info!("waiting for the bus");
+        }
+        if let Some(identity) = self.environment.identity.clone() {
+            let cx = cx.clone();
+            work.spawn(async move {
+                tokio::select! {
+                    () = identity.follow(cx.bus().clone()) => {}
+                    () = cx.stopping() => {}
+                }
+            });
         }
         let requests = command_requests(cx, &self.environment).await;
         let serving = commands::serve(cx.clone(), requests, self.commands, self.command_deadline);
@@ -163,6 +176,7 @@ fn options(environment: &Environment) -> Options {
     );
     options.username.clone_from(&environment.username);
     options.password = environment.password.clone();
+    options.signing = environment.identity.as_ref().map(Identity::signing);
     options.client_id = format!("{}-{}", environment.service, environment.instance);
     options.will = Some(presence::will(environment));
     options.deadline = BUS_DEADLINE;

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_bus::{Bus, PasswordSource};
+use alicia_bus::{Bus, Keys, PasswordSource, Signing};
 use alicia_contract::fleet::Fleet;
 use alicia_identity::{Authority, Identity};
 use alicia_module::context::system_seed;
+use alicia_module::desk::Desk;
 use alicia_module::spawn::{Spawner, TaskFault};
 use alicia_module::{Addresses, Clock, Context, Ending, ExternalBus, Paths, Reload, Running, Spec};
 use alicia_store::Store;
@@ -32,6 +33,9 @@ pub(crate) struct LandParts {
     pub(crate) program: PathBuf,
     pub(crate) addresses: Addresses,
     pub(crate) external_bus: Option<ExternalBus>,
+    /// Hashes what looks like a secret in audit rows.
+    pub(crate) audit_key: alicia_store::audit::Key,
+    pub(crate) desk: Desk,
 }
 
 /// From which contexts are made.
@@ -71,12 +75,15 @@ impl Land {
             program,
             addresses,
             external_bus,
+            audit_key,
+            desk,
         } = self.parts.clone();
         let options = alicia_store::Options::new(
             paths.database(spec.name),
             spec.migrations,
             clock.for_store(),
-        );
+        )
+        .audit_key(audit_key);
         let store = Store::open(options).map_err(|source| Error::Store {
             module: spec.name,
             source: Box::new(source),
@@ -96,16 +103,19 @@ impl Land {
             program,
             addresses,
             external_bus,
+            desk,
             tasks,
             seed,
         })
     }
 
-    fn bus_options(&self, module: &str) -> alicia_bus::Options {
+    /// The options of a connection as `system/<module>`.
+    pub(crate) fn bus_options(&self, module: &str) -> alicia_bus::Options {
         let who = Identity::Module(module.to_owned());
         let prefix = self.parts.identity.prefix().clone();
         let mut options =
             alicia_bus::Options::new(self.parts.addresses.bus(), who.to_string(), prefix);
+        options.signing = self.signing(module);
         match &self.parts.external_bus {
             None => {
                 options.password = PasswordSource::Fixed(self.parts.identity.issue_token(&who));
@@ -121,6 +131,33 @@ impl Land {
             }
         }
         options
+    }
+}
+
+impl Land {
+    /// A module signs with a key of its own, which is new with each start of it.
+    fn signing(&self, module: &str) -> Option<Signing> {
+        let (identity, now) = (self.parts.identity.clone(), self.parts.clock.unix());
+        match identity.module_signer(module, now) {
+            Ok(signer) => Some(Signing::new(Some(signer), Arc::new(House(identity)), now)),
+            Err(error) => {
+                tracing::error!(module, %error, "the module has no key to sign with");
+                None
+            }
+        }
+    }
+}
+
+/// The keys of the house, as the bus asks for them.
+struct House(Authority);
+
+impl Keys for House {
+    fn known_key(&self, kid: &str) -> Option<alicia_signature::KnownKey> {
+        self.0.known_key(kid)
+    }
+
+    fn policy(&self) -> alicia_contract::identity::SignaturePolicy {
+        self.0.signature_policy()
     }
 }
 
@@ -270,6 +307,7 @@ impl Slot {
             running: life.map(|life| life.running.clone()),
             router: life.map(|life| life.router.clone()).unwrap_or_default(),
             pages: life.and_then(|life| life.pages.clone()),
+            store: life.map(|life| life.store.clone()),
             failed: self.failed.clone(),
             since: self.since,
             restarts: self.restarts,

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alicia_identity::{Authority, Identity};
 use alicia_module::{ApiError, Clock};
@@ -18,6 +19,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
+
+use super::rate::Rates;
 
 /// The name of the session cookie.
 pub(crate) const SESSION_COOKIE: &str = "alicia_session";
@@ -37,6 +40,7 @@ pub(crate) struct Guard {
     identity: Authority,
     clock: Clock,
     hosts: Arc<Vec<String>>,
+    rates: Rates,
 }
 
 impl Guard {
@@ -46,6 +50,7 @@ impl Guard {
             identity,
             clock,
             hosts: Arc::new(hosts),
+            rates: Rates::default(),
         }
     }
 
@@ -77,6 +82,11 @@ impl Guard {
         }
         let from_own_page = is_safe || origin.is_some();
         if let Some(identity) = self.caller(headers, from_own_page)? {
+            let rate = self.identity.settings().requests;
+            let taken = self
+                .rates
+                .take(&identity.to_string(), rate, self.clock.now());
+            taken.map_err(|wait| too_many(&identity, wait))?;
             request.extensions_mut().insert(identity);
         }
         Ok(())
@@ -254,6 +264,21 @@ fn plain(status: StatusCode, text: &str) -> Value {
     };
     let problem = ApiError::new(status, code, title, detail).problem();
     serde_json::to_value(problem).expect("a problem is plain text and numbers")
+}
+
+fn too_many(caller: &Identity, wait: Duration) -> ApiError {
+    let wait_s = wait.as_secs_f64().ceil().max(1.0);
+    let detail = format!(
+        "{caller} makes more requests than it may; try again in {wait_s} s, or raise \
+         `identity.requests` in the file"
+    );
+    ApiError::new(
+        StatusCode::TOO_MANY_REQUESTS,
+        "host.too_many_requests",
+        "Too many requests",
+        detail,
+    )
+    .retry_after(wait)
 }
 
 fn misdirected(host: &str) -> ApiError {

@@ -33,7 +33,11 @@ pub(crate) struct Platform {
     pub(crate) error_pages: &'static [(&'static str, &'static str)],
     pub(crate) open_metrics: bool,
     pub(crate) is_alone: bool,
+    /// Where the token files of instances lie.
+    pub(crate) credentials: std::path::PathBuf,
     pub(crate) orders: mpsc::Sender<Order>,
+    pub(crate) audit: super::AuditDesk,
+    pub(crate) vault: alicia_secrets::Vault,
 }
 
 /// What the host is asked to do.
@@ -86,6 +90,11 @@ struct Link {
 }
 
 fn api() -> Api<Platform> {
+    let api = super::identity::with(own_api());
+    super::secrets::with(super::audit::with(api))
+}
+
+fn own_api() -> Api<Platform> {
     Api::new()
         .with(
             Operation::get("/health", "Whether the host and its modules work.")
@@ -294,7 +303,7 @@ async fn revoke_key(
 }
 
 /// Writing the file of keys waits for the disk.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, alicia_identity::Error> + Send + 'static,
 ) -> Result<T, ApiError> {
     let outcome = tokio::task::spawn_blocking(work).await;
@@ -303,7 +312,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(key_error)
 }
 
-fn key_error(error: alicia_identity::Error) -> ApiError {
+pub(super) fn key_error(error: alicia_identity::Error) -> ApiError {
     use alicia_identity::Error as E;
     let (status, code, title) = match &error {
         E::KeyExists(_) => (StatusCode::CONFLICT, "host.key_exists", "The key exists"),
@@ -314,6 +323,29 @@ fn key_error(error: alicia_identity::Error) -> ApiError {
         ),
         E::TooManyKeys(_) => (StatusCode::CONFLICT, "host.too_many_keys", "Too many keys"),
         E::NoSuchKey(_) => (StatusCode::NOT_FOUND, "host.no_such_key", "No such key"),
+        E::Scopes(_) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "host.invalid_input",
+            "Invalid input",
+        ),
+        E::TooManyRoots(_) | E::TooManyAgents(_) => {
+            (StatusCode::CONFLICT, "host.too_many_keys", "Too many keys")
+        }
+        E::NameTaken(_) => (
+            StatusCode::CONFLICT,
+            "host.name_taken",
+            "The name is taken",
+        ),
+        E::NoSuchAgent(_) => (
+            StatusCode::NOT_FOUND,
+            "host.no_such_agent",
+            "No such agent or join token",
+        ),
+        E::BadJoinToken | E::BadProof | E::MayNotAct(_) => (
+            StatusCode::FORBIDDEN,
+            "host.not_admitted",
+            "Not admitted",
+        ),
         E::Read { .. } | E::Write { .. } | E::Corrupt { .. } | E::Random(_) => {
             return ApiError::internal("host", &error);
         }
@@ -325,7 +357,7 @@ async fn create_link(
     State(platform): State<Platform>,
     Caller(caller): Caller,
 ) -> Result<Answer<Link>, ApiError> {
-    let Identity::Key { name, .. } = &caller else {
+    let (Identity::Key { name, .. } | Identity::Limited { name, .. }) = &caller else {
         return Err(ApiError::not_found(
             "host",
             "only the holder of a key signs in to the page",

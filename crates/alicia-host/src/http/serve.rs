@@ -1,5 +1,6 @@
 //! Accepts connections and serves them, with a limit on everything a client could hold open.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long open requests may go on when the host ends; event streams never end by themselves.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Who is at the other end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) SocketAddr);
+
 /// Serves until told to end; then lets open requests finish for a moment.
 pub(crate) async fn serve(listener: TcpListener, site: Site, ended: CancellationToken) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -42,7 +47,8 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, ended: Cancellation
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, place)) => {
+            Ok((stream, peer, place)) => {
+                let stream = (stream, peer);
                 connections.spawn(connection(stream, place, site.clone(), ended.clone()));
             }
             Err(error) => {
@@ -63,24 +69,25 @@ pub(crate) async fn serve(listener: TcpListener, site: Site, ended: Cancellation
 async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> std::io::Result<(TcpStream, Peer, OwnedSemaphorePermit)> {
     let place = places
         .clone()
         .acquire_owned()
         .await
         .expect("the semaphore is never closed");
-    let (stream, _) = listener.accept().await?;
+    let (stream, peer) = listener.accept().await?;
     stream.set_nodelay(true)?;
-    Ok((stream, place))
+    Ok((stream, Peer(peer), place))
 }
 
 async fn connection(
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     place: OwnedSemaphorePermit,
     site: Site,
     ended: CancellationToken,
 ) {
-    let service = site.map_request(|request: hyper::Request<Incoming>| {
+    let service = site.map_request(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         request.map(|body| Body::new(InTime::new(body)))
     });
     let connection = http1::Builder::new()

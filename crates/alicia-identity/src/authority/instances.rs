@@ -48,6 +48,8 @@ pub struct Beginning<'a> {
     pub epoch: Epoch,
     /// Where it renews its credentials.
     pub socket: &'a Path,
+    /// Whether the broker takes its credentials.
+    pub logs_in: bool,
 }
 
 /// The process that leads a run: whoever asks for its credential must be of its tree.
@@ -122,6 +124,7 @@ impl Authority {
             epoch: run.epoch,
             key: key.reveal(),
             socket: run.socket.display().to_string(),
+            logs_in: run.logs_in,
             api: None,
             roots: self.root_keys(now),
             signatures: settings.signatures,
@@ -422,6 +425,24 @@ impl Authority {
             payload: document.payload,
             signatures: document.signatures.into_iter().map(signature).collect(),
         }
+    }
+
+    /// Signs a document as the house, with all root keys that are good now, the present one first. The type stands
+    /// in the protected header, so that one kind of document cannot be taken for another.
+    #[must_use]
+    pub fn sign_document(
+        &self,
+        typ: &str,
+        content: &[u8],
+        now: UnixSeconds,
+    ) -> Vec<DocumentSignature> {
+        let roots = self.inner.roots.load();
+        let document = jws::sign_document(&roots.all_signing(now), typ, content);
+        let signature = |one: jws::DocumentSignature| DocumentSignature {
+            protected: one.protected,
+            signature: one.signature,
+        };
+        document.signatures.into_iter().map(signature).collect()
     }
 
     /// Makes new root keys. The present ones are checked, and sign the directory, for twice the life of a

@@ -1,0 +1,57 @@
+//! Publishes the directory of keys: who may act, and with which keys they sign.
+
+use std::time::Duration;
+
+use alicia_bus::Bus;
+use alicia_contract::identity::KEYS;
+use alicia_identity::Authority;
+use alicia_module::Clock;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+/// What is not told of as a change: ends of overlapping root keys, and when API keys were used.
+const CHORES_EVERY: Duration = Duration::from_secs(60);
+
+/// Publishes each change, the latest only, until it is told to end.
+pub(crate) async fn publish(
+    bus: Bus,
+    identity: Authority,
+    clock: Clock,
+    ending: CancellationToken,
+) {
+    let mut changes = identity.changes();
+    let mut chores = interval(CHORES_EVERY);
+    chores.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut roots = Vec::new();
+    loop {
+        changes.mark_unchanged();
+        let now = clock.unix();
+        roots.clone_from(&identity.root_keys(now));
+        // The bus remembers it, and says it again on each new connection.
+        let directory = identity.signed_directory(now);
+        let published = bus.set(KEYS, &[], &directory);
+        tokio::select! {
+            () = ending.cancelled() => return,
+            published = published => if let Err(error) = published {
+                tracing::debug!(%error, "the directory of keys was not published yet");
+            }
+        }
+        loop {
+            tokio::select! {
+                () = ending.cancelled() => return,
+                changed = changes.changed() => match changed {
+                    Ok(()) => break,
+                    Err(_) => return,
+                },
+                _ = chores.tick() => {
+                    if let Err(error) = identity.keep_last_used() {
+                        tracing::warn!(%error, "it was not written down when keys were last used");
+                    }
+                    if identity.root_keys(clock.unix()) != roots {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
