@@ -15,6 +15,7 @@ pub mod envelope;
 pub mod topic;
 
 pub mod audit;
+pub mod a2a;
 pub mod broker;
 pub mod catalogue;
 pub mod deployment;

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use alicia_contract::discovery::{Presence, RegisteredInstance};
 use alicia_contract::id::InstanceId;
+use alicia_failpoint::failpoint;
 use alicia_module::Clock;
 use alicia_store::{Error as StoreError, Store, audit};
 use serde_json::json;
@@ -345,6 +346,7 @@ async fn write_and_answer(store: &Store, shared: &Shared, batch: Batch) {
             .write(move |tx| rows.iter().try_for_each(|row| row.write(tx)))
             .await
     };
+    failpoint("registry.recorded");
     if let Err(error) = &written {
         tracing::error!(%error, "changes of the registry were not written");
     }

@@ -4,10 +4,11 @@
 //! [`core`] decides, purely: who is present, suspect, gone, and who may say so. The actor is the one task
 //! that feeds it, writes its rows and has the bus told. REST reads the same state under a read lock.
 //!
-//! Reading order: [`validate`] (what a registration must be), [`core`], [`query`], [`resolve`]; then the shell:
+//! Reading order: [`validate`] (what a registration must be), [`core`], [`query`], [`resolve`], [`card`]; then the shell:
 //! `module`, `actor`, `hear` (what comes from the bus), `tell` (what goes there), `router` (calls), `routes`,
 //! `store`.
 
+pub mod card;
 pub mod core;
 pub mod query;
 pub mod resolve;

@@ -1,6 +1,7 @@
 //! REST under `/api/registry`.
 
 mod capability;
+mod card;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -91,6 +92,11 @@ pub(crate) fn api() -> Api<Arc<RegistryModule>> {
             .answers::<ServiceInstances>(200, "Its instances.")
             .refuses(404, "There is no such service."),
             service,
+        )
+        .with(card::operation("/agents/{id}/card"), card::card)
+        .with(
+            card::operation("/agents/{id}/.well-known/agent-card.json"),
+            card::card,
         )
         .with(capability::resolve_operation(), capability::resolve)
         .with(capability::call_operation(), capability::call)

@@ -1,10 +1,16 @@
 //! REST of the registry: what is found, what is refused, and that what was answered is on disk.
 
+use alicia_contract::a2a::AgentCard;
 use alicia_contract::id::{Epoch, InstanceId, ServiceName};
 use alicia_contract::platform::Scope;
 use alicia_identity::Identity;
+use alicia_registry::card::{CARD_TYPE, signed_bytes};
 use alicia_registry::{Config, RegistryModule};
+use alicia_signature::PublicKey;
+use alicia_signature::jws::{Document, DocumentSignature, open_document};
 use alicia_testkit::{Bench, Running};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 fn id(n: u64) -> InstanceId {
@@ -241,5 +247,174 @@ async fn a_full_registry_takes_no_more() {
     }
     let (status, problem) = registry.admin("POST", "/agents", &body("robot", 3)).await;
     assert_eq!((status, &problem["code"]), (503, &json!("registry.full")));
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn an_instance_has_a_card_that_the_house_has_signed() {
+    let bench = Bench::alone();
+    let registry = bench.start::<RegistryModule>(Config::default()).await;
+    registry.admin("POST", "/agents", &body("robot", 1)).await;
+    let path = format!("/agents/{}/card", id(1));
+    let (status, card) = registry.admin("GET", &path, &Value::Null).await;
+    assert_eq!((status, &card["skills"][0]["id"]), (200, &json!("speech")));
+    let known = format!("/agents/{}/.well-known/agent-card.json", id(1));
+    let (status, same) = registry.admin("GET", &known, &Value::Null).await;
+    assert_eq!((status, &same["name"]), (200, &card["name"]));
+
+    let read: AgentCard = serde_json::from_value(card.clone()).expect("a card");
+    let keys: Vec<PublicKey> = bench
+        .authority()
+        .root_keys(0.0)
+        .iter()
+        .map(|key| PublicKey::from_text(key).expect("a key"))
+        .collect();
+    let is_signed = |card: &AgentCard| {
+        let document = Document {
+            payload: URL_SAFE_NO_PAD.encode(signed_bytes(card)),
+            signatures: card
+                .signatures
+                .iter()
+                .map(|one| DocumentSignature {
+                    protected: one.protected.clone(),
+                    signature: one.signature.clone(),
+                })
+                .collect(),
+        };
+        open_document(&document, CARD_TYPE, &keys).is_some()
+    };
+    assert!(is_signed(&read), "{card}");
+    let forged = AgentCard {
+        version: "9.9.9".to_owned(),
+        ..read
+    };
+    assert!(!is_signed(&forged));
+    let (status, problem) = registry
+        .admin("GET", &format!("/agents/{}/card", id(2)), &Value::Null)
+        .await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (404, &json!("registry.unknown_instance"))
+    );
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn questions_and_calls_that_cannot_be_are_refused_with_their_place() {
+    let bench = Bench::alone();
+    let registry = bench.start::<RegistryModule>(Config::default()).await;
+    let check = async |path: &str, body: Value, status: u16, code: &str, pointer: Option<&str>| {
+        let (found, problem) = registry.admin("POST", path, &body).await;
+        assert_eq!(
+            (found, &problem["code"]),
+            (status, &json!(code)),
+            "{body}: {problem}"
+        );
+        if let Some(pointer) = pointer {
+            assert_eq!(problem["faults"][0]["pointer"], pointer, "{problem}");
+        }
+    };
+    for path in ["/resolve", "/call"] {
+        check(path, json!({}), 422, "registry.invalid_query", Some("")).await;
+        check(path, json!([]), 422, "registry.invalid_query", Some("")).await;
+        check(
+            path,
+            json!({ "capability": "No!" }),
+            422,
+            "registry.invalid_query",
+            None,
+        )
+        .await;
+        check(
+            path,
+            json!({ "capability": "a", "x": 1 }),
+            422,
+            "registry.invalid_query",
+            None,
+        )
+        .await;
+        let ranged = json!({ "capability": "a", "version": "new" });
+        check(
+            path,
+            ranged,
+            422,
+            "registry.invalid_query",
+            Some("/version"),
+        )
+        .await;
+    }
+    let timed = json!({ "capability": "a", "timeout": "0s" });
+    check(
+        "/call",
+        timed,
+        422,
+        "registry.invalid_query",
+        Some("/timeout"),
+    )
+    .await;
+    let nobody = json!({ "capability": "speach" });
+    check("/call", nobody, 404, "registry.unknown_capability", None).await;
+    registry.admin("POST", "/agents", &body("robot", 1)).await;
+    let (status, problem) = registry
+        .admin("POST", "/call", &json!({ "capability": "speach" }))
+        .await;
+    assert_eq!(status, 404);
+    assert!(
+        problem["detail"]
+            .as_str()
+            .expect("a text")
+            .contains("did you mean speech?")
+    );
+    let newer = json!({ "capability": "speech", "version": "^7" });
+    check("/call", newer, 409, "registry.no_such_version", None).await;
+    // It named no topic of its own to be asked on.
+    let known = json!({ "capability": "speech" });
+    check("/call", known.clone(), 503, "registry.no_instance", None).await;
+    for caller in [key("reader", Scope::Read), service("stranger")] {
+        let (status, problem) = registry.call("POST", "/call", Some(&caller), &known).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (403, &json!("registry.call_not_allowed"))
+        );
+        let (status, _) = registry
+            .call("POST", "/resolve", Some(&caller), &known)
+            .await;
+        assert_eq!(status, 200);
+    }
+    let (status, _) = registry.call("POST", "/call", None, &known).await;
+    assert_eq!(status, 401);
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn a_schema_that_could_do_harm_is_refused_at_registration() {
+    let bench = Bench::alone();
+    let registry = bench.start::<RegistryModule>(Config::default()).await;
+    let check = async |schema: Value, place: &str| {
+        let mut body = body("robot", 1);
+        body["capabilities"][0]["input_schema"] = schema;
+        let (status, problem) = registry.admin("POST", "/agents", &body).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (422, &json!("registry.invalid_registration"))
+        );
+        let pointer = format!("/capabilities/0/input_schema{place}");
+        assert_eq!(problem["faults"][0]["pointer"], json!(pointer), "{problem}");
+    };
+    check(json!({ "type": "text" }), "/type").await;
+    check(json!({ "$ref": "http://127.0.0.1:9/x" }), "/$ref").await;
+    check(json!({ "$ref": "#" }), "/$ref").await;
+    check(json!([]), "").await;
+    let mut twice = body("robot", 1);
+    let one = twice["capabilities"][0].clone();
+    twice["capabilities"]
+        .as_array_mut()
+        .expect("a list")
+        .push(one);
+    let (status, problem) = registry.admin("POST", "/agents", &twice).await;
+    assert_eq!(
+        (status, &problem["faults"][0]["pointer"]),
+        (422, &json!("/capabilities/1/name"))
+    );
     registry.stop().await;
 }

@@ -92,6 +92,12 @@ impl Bench {
         self.broker.as_ref().expect("this house has a broker")
     }
 
+    /// Who answers for identities in this house.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// The data directory.
     #[must_use]
     pub fn path(&self) -> &Path {
