@@ -10,6 +10,7 @@ mod scan;
 use std::path::{Path, PathBuf};
 
 pub(crate) use cgroup::{Cgroup, CgroupRoot};
+pub use cgroup1::controllers_of_version_1;
 pub(crate) use cgroup1::{Cgroup1Root, TreeLimit};
 pub(crate) use scan::{Claim, Owners, Scan, Sweep, TAG_NAME};
 

@@ -11,14 +11,15 @@ pub mod logs;
 mod output;
 mod process_table;
 mod program;
-mod sandbox;
 pub mod protocol;
+mod sandbox;
 pub mod signals;
 mod socket;
 mod sys;
 
 #[cfg(feature = "client")]
 pub use client::{Client, Connection, Events, Listing, Session, Stopped};
+pub use containment::controllers_of_version_1;
 pub use error::{Error, Result};
-pub use sandbox::Kernel;
 pub use keeper::{Containing, EXIT_LOCKED, Options, run};
+pub use sandbox::Kernel;

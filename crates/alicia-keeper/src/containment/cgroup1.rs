@@ -21,6 +21,11 @@ pub(crate) struct Cgroup1Root {
     directories: BTreeMap<&'static str, PathBuf>,
 }
 
+/// Controllers of cgroup version 1 that a keeper started here could use: `memory`, `cpu`, `pids`.
+pub fn controllers_of_version_1() -> Vec<String> {
+    Cgroup1Root::discover("").controllers()
+}
+
 /// A limit of a tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TreeLimit {

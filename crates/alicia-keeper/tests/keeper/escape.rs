@@ -52,6 +52,8 @@ const MAY_FAIL_ANYWAY: &[&str] = &[
     "bpf",
     "unmount",
     "ports of the processor",
+    // A container's root often lacks CAP_SYS_RESOURCE.
+    "raise a limit",
 ];
 
 /// What the attempts need, made anew for each.
@@ -213,7 +215,8 @@ async fn nothing_gets_out_of_a_sandbox() {
         return;
     }
     let mut fleet = Fleet::new(Mode::Best).await;
-    let victim = fleet.start(fleet.shell("victim", "sleep 1000")).await;
+    let victim = fleet.start(fleet.shell("victim", "exec sleep 1000")).await;
+    let victims = fleet.processes().len();
     let ports = Ports::open(&fleet);
     let ground = Ground::new(&fleet, victim.pid, &ports);
     assert!(attempt::ATTEMPTS.len() >= 40);
@@ -257,7 +260,7 @@ async fn nothing_gets_out_of_a_sandbox() {
         not_shown.retain(|name| !MAY_FAIL_ANYWAY.contains(name));
         assert_eq!(not_shown, Vec::<&str>::new(), "these prove nothing");
     }
-    until("only the victim is left", || fleet.processes().len() == 1).await;
+    until("only the victim is left", || fleet.processes().len() == victims).await;
 }
 
 async fn has_process_controller(fleet: &Fleet) -> bool {

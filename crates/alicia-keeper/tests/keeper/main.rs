@@ -26,4 +26,6 @@ mod probe;
 #[cfg(test)]
 mod socket;
 #[cfg(test)]
+mod stress;
+#[cfg(test)]
 mod survival;
