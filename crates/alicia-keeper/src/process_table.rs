@@ -65,6 +65,24 @@ fn parse(pid: u32, stat: &[u8]) -> Option<Process> {
     })
 }
 
+/// The longest chain of parents that is followed; a longer one is made by somebody who hides.
+const ANCESTORS_MAX: usize = 128;
+
+/// Whether a process is a descendant of another, or cannot be shown not to be.
+pub(crate) fn may_descend_from(pid: u32, ancestor: u32) -> bool {
+    let mut pid = pid;
+    for _ in 0..ANCESTORS_MAX {
+        match process(pid) {
+            Some(process) if process.parent == ancestor => return true,
+            // The first process of this namespace, or one whose parent is outside of it.
+            Some(process) if process.parent == 0 => return false,
+            Some(process) => pid = process.parent,
+            None => return true,
+        }
+    }
+    true
+}
+
 /// The value of a variable in the environment that a process was started with.
 pub(crate) fn environment(pid: u32, name: &str) -> Option<String> {
     let bytes = read(&format!("/proc/{pid}/environ"), ENVIRONMENT_BYTES)?;
@@ -178,6 +196,9 @@ mod tests {
         assert!(own_rss_bytes() > 0);
         let used = use_of(std::process::id()).unwrap();
         assert!(used.threads >= 1 && used.private_bytes > 0);
+        let (own, parent) = (std::process::id(), own.parent);
+        assert!(may_descend_from(own, parent) && may_descend_from(1 << 23, own));
+        assert!(!may_descend_from(own, 1 << 23) && !may_descend_from(parent, own));
         assert_eq!(use_of(1 << 23), None);
         assert!(tasks_of_user(rustix::process::geteuid().as_raw()) >= u64::from(used.threads));
     }

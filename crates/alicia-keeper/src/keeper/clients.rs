@@ -13,8 +13,8 @@ use super::instance::Asker;
 use super::timers::Timer;
 use super::token::Token;
 use super::{Keeper, note};
-use crate::clock;
 use crate::protocol::{Event, Failure, FailureCode, FromHost, FromKeeper, Hello, Reply, frame};
+use crate::{clock, process_table};
 
 /// Hosts and command lines at once.
 const CLIENTS_MAX: usize = 64;
@@ -206,9 +206,19 @@ impl Keeper {
                 Err(error) => return self.pause_accepting(error),
             };
             let own = rustix::process::geteuid();
-            let peer = sockopt::socket_peercred(&socket).map(|credentials| credentials.uid);
-            if !peer.is_ok_and(|peer| peer == own || peer.is_root()) {
+            let Ok(peer) = sockopt::socket_peercred(&socket) else {
+                continue;
+            };
+            if peer.uid != own && !peer.uid.is_root() {
                 note("refused a connection of another user");
+                continue;
+            }
+            // An instance that could ask for a start would be in no sandbox.
+            let pid = peer.pid.as_raw_nonzero().get().unsigned_abs();
+            if process_table::may_descend_from(pid, std::process::id()) {
+                note(&format!(
+                    "refused a connection of process {pid}, which is of an instance or gone"
+                ));
                 continue;
             }
             if !self.clients.make_room() {

@@ -260,7 +260,10 @@ async fn nothing_gets_out_of_a_sandbox() {
         not_shown.retain(|name| !MAY_FAIL_ANYWAY.contains(name));
         assert_eq!(not_shown, Vec::<&str>::new(), "these prove nothing");
     }
-    until("only the victim is left", || fleet.processes().len() == victims).await;
+    until("only the victim is left", || {
+        fleet.processes().len() == victims
+    })
+    .await;
 }
 
 async fn has_process_controller(fleet: &Fleet) -> bool {
@@ -396,4 +399,30 @@ async fn a_capability_that_is_kept_works_and_one_that_is_not_there_is_refused() 
     });
     let error = fleet.client.start(spec).await.unwrap_err();
     assert_eq!(error.failure().unwrap().code, FailureCode::InvalidRequest);
+}
+
+#[tokio::test]
+async fn an_instance_cannot_ask_the_keeper_for_anything() {
+    for mode in [Mode::Best, Mode::Scan] {
+        let mut fleet = Fleet::new(mode).await;
+        let binary = text(&std::env::current_exe().unwrap());
+        // Once as it is, once as a daemon that wiped its marks.
+        let ask = "PROBE='ask the keeper' KEEPER_DIRECTORY=$DIRECTORY $BINARY --exact probe::a_process \
+                   --ignored --nocapture --test-threads=1";
+        let script = format!("{ask} > first; (setsid sh -c \"{ask} > second; mv second third\" &)");
+        let mut spec = fleet.shell(
+            "a",
+            &format!("{script}; until [ -e third ]; do sleep 0.01; done"),
+        );
+        spec.environment.insert("BINARY".into(), binary);
+        let directory = text(&fleet.keeper_directory());
+        spec.environment.insert("DIRECTORY".into(), directory);
+        fleet.start(spec).await;
+        fleet.exited("a").await;
+        for name in ["first", "third"] {
+            let said = fs::read_to_string(fleet.path().join(name)).unwrap();
+            assert!(said.contains("hung up"), "{said}");
+        }
+        assert_eq!(fleet.client.stats().await.unwrap().clients, 1);
+    }
 }

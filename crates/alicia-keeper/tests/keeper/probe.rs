@@ -50,6 +50,7 @@ fn a_process() {
             notify("WATCHDOG=1");
             std::thread::sleep(Duration::from_millis(20));
         },
+        "ask the keeper" => ask_the_keeper(&variable("KEEPER_DIRECTORY")),
         "attempt" => crate::escape::make(&variable("ATTEMPT")),
         "eat" => eat(),
         "eat-in-a-child" => {
@@ -107,4 +108,14 @@ fn eat() {
         eaten.push(std::hint::black_box(vec![1_u8; MIB]));
     }
     println!("ate {}", eaten.len());
+}
+
+/// Ends well if the keeper answers, with 1 if it hangs up.
+fn ask_the_keeper(directory: &str) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let connected = runtime.block_on(alicia_keeper::Client::connect(directory.as_ref()));
+    println!("{}", connected.map_or("hung up", |_| "answered"));
 }
