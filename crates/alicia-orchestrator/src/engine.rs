@@ -24,6 +24,7 @@ pub(crate) mod on_demand;
 mod ports;
 mod probes;
 pub(crate) mod record;
+pub(crate) mod scaling;
 mod secrets;
 mod session;
 mod sockets;
@@ -102,6 +103,8 @@ pub(crate) enum Input {
     Idle(ServiceName),
     /// The sockets of a service on demand could not be watched.
     Unwatched(ServiceName),
+    /// The services whose number of instances follows their load.
+    Scalable(oneshot::Sender<Vec<scaling::Scaled>>),
     /// Scaling decided on a number of instances.
     Scaled(ServiceName, u32),
     /// A command, which is written down already.
@@ -189,6 +192,8 @@ pub(crate) struct Engine {
     /// Services on demand whose sockets are watched, with these.
     watched: BTreeMap<ServiceName, Vec<String>>,
     accounts: accounts::Sender,
+    /// Which keeper it is, by the time of its start.
+    keeper_started: Option<u64>,
 }
 
 /// What an engine is made of.
@@ -301,6 +306,7 @@ impl Engine {
             sockets: BTreeSet::new(),
             watched: BTreeMap::new(),
             accounts: accounts::start(&cx),
+            keeper_started: None,
             cx: cx.clone(),
         };
         if let Some((number, services)) = opening.under_way {
@@ -379,6 +385,7 @@ impl Engine {
                 self.watched.remove(&service);
                 self.tidy_sockets();
             }
+            Input::Scalable(reply) => drop(reply.send(self.scaled())),
             Input::Scaled(service, instances) => self.tell(Event::Scaled(service, instances)),
             Input::Command {
                 plan,

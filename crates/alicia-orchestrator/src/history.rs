@@ -3,6 +3,7 @@
 
 use alicia_contract::orchestrator::Transition;
 use alicia_contract::{ServiceName, UnixSeconds};
+use alicia_module::Context;
 use alicia_store::rusqlite::params;
 use alicia_store::{Connection, Error, Store, Transaction};
 use serde::{Deserialize, Serialize};
@@ -116,8 +117,34 @@ pub(crate) fn prune<'t>(
     Ok(())
 }
 
+/// Notes that the host started; what cannot be written is missing in stories, and nowhere else.
+pub(crate) fn note_host(cx: &Context) {
+    let entry = Entry::Host {
+        at: cx.clock.unix(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    note(cx, entry);
+}
+
+/// Notes that there is another keeper.
+pub(crate) fn note_keeper(cx: &Context) {
+    let entry = Entry::Keeper {
+        at: cx.clock.unix(),
+    };
+    note(cx, entry);
+}
+
+fn note(cx: &Context, entry: Entry) {
+    let store = cx.store.clone();
+    cx.spawn("note a start", async move {
+        if let Err(error) = write_start(&store, entry).await {
+            tracing::warn!(%error, "a start is missing in the history");
+        }
+    });
+}
+
 /// Writes that the host, or a new keeper, started.
-pub(crate) async fn write_start(store: &Store, entry: Entry) -> Result<(), Error> {
+async fn write_start(store: &Store, entry: Entry) -> Result<(), Error> {
     store
         .write(move |tx| -> Result<(), Error> {
             insert(tx, EVERYTHING, &entry)?;

@@ -13,7 +13,7 @@ use alicia_module::Exposition;
 use crate::core::event::Role;
 
 /// Every state, for a gauge that is there also when it is zero.
-const STATES: [(InstanceState, &str); 8] = [
+const STATES: [(InstanceState, &str); 10] = [
     (InstanceState::Waiting, "waiting"),
     (InstanceState::Starting, "starting"),
     (InstanceState::Running, "running"),
@@ -22,6 +22,8 @@ const STATES: [(InstanceState, &str); 8] = [
     (InstanceState::Stopped, "stopped"),
     (InstanceState::Completed, "completed"),
     (InstanceState::Failed, "failed"),
+    (InstanceState::Parked, "parked"),
+    (InstanceState::Paused, "paused"),
 ];
 
 /// Counters that are raised from everywhere.

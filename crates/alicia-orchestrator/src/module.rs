@@ -18,6 +18,7 @@ use crate::core::plan::Selection;
 use crate::deploy::{self, Deployer};
 use crate::engine::{self, Engine, Handle, Input, Killed, Parts, record};
 use crate::explain::Explainer;
+use crate::history;
 use crate::metrics::Counts;
 use crate::store;
 
@@ -59,6 +60,7 @@ impl Module for Orchestrator {
 
     async fn start(cx: Context, config: Config) -> Result<Self, Error> {
         let memory = store::load(&cx.store).await?;
+        history::note_host(&cx);
         let counts = Arc::<Counts>::default();
         let records = record::start(&cx, &counts);
         let (selection, selected) = watch::channel(config.selection());
@@ -80,6 +82,10 @@ impl Module for Orchestrator {
         let deployer = Deployer::new(cx.clone(), handle.clone(), selected.clone(), newest);
         let commander = Commander::new(cx.clone(), handle.clone(), selected);
         cx.spawn("deployments", deploy::follow(deployer.clone(), hears));
+        cx.spawn(
+            "scaling",
+            engine::scaling::run(cx.clone(), handle.clone()),
+        );
         cx.spawn(
             "on demand",
             engine::on_demand::watch_idle(cx.clone(), handle.clone()),

@@ -11,7 +11,7 @@ use crate::unit::Period;
 /// What follows the end of an instance, by why it ended. A cause that is not named here has a default, and
 /// `restart` decides before the default does: `never` restarts nothing that is not named here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields, default)]
 pub struct OnExit {
     /// It ended with success. Default: as `restart` says.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -20,24 +20,24 @@ pub struct OnExit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crash: Option<Reaction>,
     /// It was killed for want of memory. Default: `restart`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "out-of-memory", skip_serializing_if = "Option::is_none")]
     pub out_of_memory: Option<Reaction>,
     /// It says that its configuration is wrong (exit code 78, or `X_ALICIA_CAUSE=configuration`).
     /// Default: `slowly`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Reaction>,
     /// A port that it needs is taken. Default: `restart`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "port-taken", skip_serializing_if = "Option::is_none")]
     pub port_taken: Option<Reaction>,
     /// It was not let in (exit code 77, or `X_ALICIA_CAUSE=authentication`). Default: `slowly`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub authentication: Option<Reaction>,
     /// A provider asks for fewer requests (exit code 75, or `X_ALICIA_CAUSE=provider-limit`). Default:
     /// `park` until the time that it was given.
-    #[serde(skip_serializing_if = "Option::is_none", alias = "provider-rate-limit")]
+    #[serde(rename = "provider-limit", skip_serializing_if = "Option::is_none")]
     pub provider_limit: Option<Reaction>,
     /// What a provider grants is used up (`X_ALICIA_CAUSE=provider-quota`). Default: `park`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "provider-quota", skip_serializing_if = "Option::is_none")]
     pub provider_quota: Option<Reaction>,
     /// Its liveness probe failed. Default: `restart`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -46,12 +46,12 @@ pub struct OnExit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Reaction>,
     /// It was not ready in time. Default: `restart`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "start-timeout", skip_serializing_if = "Option::is_none")]
     pub start_timeout: Option<Reaction>,
     /// Its watchdog was not fed. Default: `restart`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<Reaction>,
-    /// What exit codes mean beside those above: `{3: configuration}`. 1 to 255.
+    /// What exit codes mean beside those above: `{"3": configuration}`. 1 to 255, in quotes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub codes: BTreeMap<String, ExitCause>,
     /// Exit codes and signals after which it is not started again, whatever else is said:

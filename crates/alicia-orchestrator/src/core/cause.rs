@@ -252,7 +252,7 @@ mod tests {
         check(Some(0), false);
         check(Some(78), false);
         check(None, false);
-        let off = spec(json!({ "command": "x", "on_exit": { "read-output": false } }));
+        let off = spec(json!({ "command": "x", "on_exit": { "read_output": false } }));
         assert!(!wants_output(&off, &exit(Some(1), ExitCause::Unknown)));
     }
 }

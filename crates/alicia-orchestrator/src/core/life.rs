@@ -406,7 +406,11 @@ impl Core {
         }
         let service = &self.services[&id.service];
         match stop {
-            Some(StopCause::Unwell(..)) if service.wants(id.slot) && slot.restart.is_none() => {
+            Some(StopCause::Unwell(..))
+                if service.wants(id.slot)
+                    && slot.restart.is_none()
+                    && slot.bring_back.is_none() =>
+            {
                 self.follow(&id, is_last);
             }
             _ => self.stopped(&id, killed),
@@ -429,9 +433,6 @@ impl Core {
             .get(&id.service)
             .is_some_and(|s| s.wants(id.slot));
         let back = self.slot_mut(id).and_then(|slot| slot.bring_back.take());
-        if back.is_some() {
-            self.touch_circle(&id.service);
-        }
         match (wanted, back) {
             (true, Some(back)) if back.slowly => self.fail_slowly(id, &back.reason),
             (true, _) => self.transition(id, InstanceState::Waiting, reason),
@@ -446,6 +447,10 @@ impl Core {
             self.actions.push(Action::Forget(run.instance));
         }
         self.touch(&id.service);
+        if self.slot(id).is_some_and(|slot| slot.bring_back.is_some()) {
+            // Others wait until it is gone.
+            self.touch_circle(&id.service);
+        }
     }
 
     /// Moves a slot to another state and says so; a new reason alone is only kept.

@@ -33,7 +33,7 @@ pub(super) fn follows(spec: &ServiceSpec, exit: &Exit) -> Follows {
                 .any(|exit_match| exit_match.is_met_by(exit.code, exit.signal.as_deref()))
     };
     if listed(&on_exit.prevent_restart) {
-        return done_or(success, Follows::GivenUp("it is in `prevent-restart`"));
+        return done_or(success, Follows::GivenUp("it is in `prevent_restart`"));
     }
     if listed(&on_exit.force_restart) {
         return Follows::Restart;
@@ -289,14 +289,12 @@ mod tests {
             &ended(ExitCause::OutOfMemory),
             &Follows::GivenUp("`on_exit` says so"),
         );
-        let alias = json!({ "on_exit": { "provider-rate-limit": "restart" } });
-        check(alias, &ended(ExitCause::ProviderLimit), &Follows::Restart);
     }
 
     #[test]
     fn lists_of_exits_come_first_but_do_not_see_what_we_did_ourselves() {
         let lists = json!({ "restart": "never", "on_exit": {
-            "prevent-restart": [3, "SIGTERM"], "force-restart": [4, "SIGHUP"] } });
+            "prevent_restart": [3, "SIGTERM"], "force_restart": [4, "SIGHUP"] } });
         let exit = |code: Option<i32>, signal: Option<&str>, class| Exit {
             code,
             signal: signal.map(str::to_owned),
@@ -304,7 +302,7 @@ mod tests {
             ..Exit::default()
         };
         let crash = ExitCause::Crash;
-        let prevented = Follows::GivenUp("it is in `prevent-restart`");
+        let prevented = Follows::GivenUp("it is in `prevent_restart`");
         check(lists.clone(), &exit(Some(3), None, crash), &prevented);
         check(
             lists.clone(),

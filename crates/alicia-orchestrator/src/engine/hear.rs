@@ -14,6 +14,7 @@ use super::{Engine, Killed, container, convert, launch, record};
 use crate::core::Core;
 use crate::core::cause::{self, Said};
 use crate::core::event::{Event, Memory, Remembered, SlotId};
+use crate::history;
 use crate::store;
 
 /// A run that the keeper holds, as the shell needs it.
@@ -33,7 +34,11 @@ impl Engine {
     pub(super) fn linked(&mut self, linked: Linked) {
         let started = linked.keeper_started_unix_ms;
         if let Some((memory, keeper)) = self.memory.take() {
+            self.keeper_started = keeper;
             self.begin(memory, keeper == Some(started), &linked);
+        }
+        if self.keeper_started.replace(started) != Some(started) {
+            history::note_keeper(&self.cx);
         }
         self.remember_keeper(started);
         self.client = Some(linked.client.clone());

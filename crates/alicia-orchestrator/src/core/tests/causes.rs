@@ -83,7 +83,7 @@ fn a_providers_limit_parks_until_the_time_it_gave_and_uses_up_no_restart() {
 
 #[test]
 fn without_a_time_it_is_parked_longer_each_time_until_a_good_run() {
-    let mut world = agent(json!({ "on_exit": { "park-for": "10s" } }));
+    let mut world = agent(json!({ "on_exit": { "park_for": "10s" } }));
     let mut waits = Vec::new();
     for _ in 0..4 {
         world.end(&world.run("agent", 1), Some(75));
@@ -133,7 +133,7 @@ fn a_fleet_that_was_parked_comes_back_five_a_second() {
 
 #[test]
 fn what_is_parked_stays_so_over_the_end_of_the_host() {
-    let mut world = agent(json!({ "on_exit": { "park-for": "10m" } }));
+    let mut world = agent(json!({ "on_exit": { "park_for": "10m" } }));
     world.end(&world.run("agent", 1), Some(75));
     let before = world.instances("agent")[0].next_start;
     world.pass(MINUTE);

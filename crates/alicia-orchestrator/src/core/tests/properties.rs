@@ -2,15 +2,17 @@
 //! no two living runs in one slot, no spawn while a dependency is missing, epochs that rise, starts within
 //! the limit, and no run in the keeper that the core does not know.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use alicia_contract::InstanceId;
-use alicia_contract::orchestrator::Verb;
+use alicia_contract::fleet::GroupSpec;
+use alicia_contract::orchestrator::{Spent, Verb};
+use alicia_contract::{InstanceId, ServiceName};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::world::{World, fleet};
-use crate::core::event::{Event, Role, SpawnFault, Verdict};
+use super::world::{World, fleet, name};
+use crate::core::event::{Counters, Event, Role, SpawnFault, Verdict};
 
 /// Rounds after which a shutdown must be over: a stop that is not heard is repeated in each.
 const SHUTDOWN_ROUNDS_MAX: u32 = 50;
@@ -49,11 +51,36 @@ enum Happening {
     File {
         variant: usize,
     },
+    Say {
+        which: usize,
+        words: usize,
+    },
+    Count {
+        which: usize,
+        tokens: u32,
+        same: bool,
+    },
+    Spend {
+        service: usize,
+        cents: u32,
+    },
     LoseKeeper {
         dead: bool,
     },
     CrashHost,
 }
+
+/// What may be said on a notify socket.
+const WORDS: [(&str, &str); 8] = [
+    ("READY", "1"),
+    ("STOPPING", "1"),
+    ("STATUS", "at work"),
+    ("EXTEND_TIMEOUT_USEC", "9000000"),
+    ("X_ALICIA_CAUSE", "provider-limit"),
+    ("X_ALICIA_CAUSE", "configuration"),
+    ("X_ALICIA_CHECKPOINT", "done"),
+    ("X_ALICIA_RESUME_AT", "nonsense"),
+];
 
 const SERVICES: [&str; 4] = ["web", "api", "db", "migrate"];
 
@@ -79,9 +106,45 @@ fn variant(number: usize) -> Value {
                 changed[name]["update"] = json!({ "strategy": strategy, "min_healthy": "2s" });
             }
         }
+        9..=13 => {
+            let then = ["pause", "checkpoint", "restart", "kill", "ask"][number - 9];
+            let progress = json!({ "within": "20s", "repeat": 2, "tokens_per_minute": 80, "then": then });
+            for name in ["web", "api"] {
+                changed[name]["progress"] = progress.clone();
+            }
+            changed["db"]["readiness"] = json!({ "notify": true });
+        }
+        14 => {
+            changed["web"]["budget"] = json!({ "cost_per_day_usd": 1.0, "wall_clock": "1m" });
+            changed["api"]["budget"] = json!({ "tokens_per_day": 100, "restarts_per_hour": 3 });
+        }
+        15..=17 => {
+            let strategy = ["one-for-one", "rest-for-one", "one-for-all"][number - 15];
+            let rules = json!({ "strategy": strategy, "restarts": 2, "within": "1m" });
+            changed["web"]["supervision"] = rules;
+            for name in ["web", "api", "db"] {
+                changed[name]["groups"] = json!(["team"]);
+            }
+        }
         _ => {}
     }
     changed
+}
+
+/// The group of the last variants: its rules, and those of the one above it.
+fn groups(number: usize) -> BTreeMap<ServiceName, GroupSpec> {
+    let Some(strategy) = number
+        .checked_sub(15)
+        .and_then(|at| ["rest-for-one", "one-for-all", "one-for-one"].get(at))
+    else {
+        return BTreeMap::new();
+    };
+    let rules = json!({ "strategy": strategy, "restarts": 3, "within": "1m" });
+    serde_json::from_value(json!({
+        "team": { "parent": "all", "supervision": rules, "budget": { "tokens_per_day": 200 } },
+        "all": { "supervision": { "restarts": 1 } },
+    }))
+    .expect("groups")
 }
 
 fn verb() -> impl Strategy<Value = Verb> {
@@ -89,13 +152,21 @@ fn verb() -> impl Strategy<Value = Verb> {
         Just(Verb::Start),
         Just(Verb::Stop),
         Just(Verb::Restart),
-        Just(Verb::Scale)
+        Just(Verb::Scale),
+        Just(Verb::Pause),
+        Just(Verb::Resume)
     ]
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
     let role = prop_oneof![Just(Role::Readiness), Just(Role::Liveness)];
-    let code = prop_oneof![Just(None), Just(Some(0)), Just(Some(1))];
+    let code = prop_oneof![
+        4 => Just(None),
+        4 => Just(Some(0)),
+        4 => Just(Some(1)),
+        1 => Just(Some(75)),
+        1 => Just(Some(78)),
+    ];
     prop_oneof![
         8 => Just(Happening::AnswerSpawn),
         1 => any::<bool>().prop_map(|lasting| Happening::FailSpawn { lasting }),
@@ -110,7 +181,13 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => (verb(), 0_usize..5, 0_u32..4).prop_map(|(verb, service, instances)| {
             Happening::Command { verb, service, instances }
         }),
-        1 => (0_usize..9).prop_map(|variant| Happening::File { variant }),
+        2 => (0_usize..18).prop_map(|variant| Happening::File { variant }),
+        3 => (any::<usize>(), 0..WORDS.len())
+            .prop_map(|(which, words)| Happening::Say { which, words }),
+        3 => (any::<usize>(), 0_u32..90, any::<bool>())
+            .prop_map(|(which, tokens, same)| Happening::Count { which, tokens, same }),
+        1 => (0_usize..4, 0_u32..80)
+            .prop_map(|(service, cents)| Happening::Spend { service, cents }),
         1 => any::<bool>().prop_map(|dead| Happening::LoseKeeper { dead }),
         1 => Just(Happening::CrashHost),
     ]
@@ -147,6 +224,7 @@ fn happen(world: &mut World, happening: &Happening) {
         }
         Happening::File { variant: number } => {
             world.fleet = fleet(variant(number));
+            world.fleet.groups = groups(number);
             world.desired();
         }
         Happening::LoseKeeper { dead } => {
@@ -154,9 +232,22 @@ fn happen(world: &mut World, happening: &Happening) {
             world.sync();
         }
         Happening::CrashHost => world.crash_host(),
+        Happening::Spend { service, cents } => {
+            let spent = Spent {
+                id: format!("m{}", world.transitions.len()),
+                service: name(SERVICES[service]),
+                instance: None,
+                tokens: 0,
+                cost_usd: f64::from(cents) / 100.0,
+                at: 0.0,
+            };
+            world.tell(Event::Spent(spent));
+        }
         Happening::End { which, .. }
         | Happening::Fork { which }
         | Happening::Empty { which }
+        | Happening::Say { which, .. }
+        | Happening::Count { which, .. }
         | Happening::Judge { which, .. } => {
             if let Some(instance) = pick(world, which) {
                 happen_to(world, &instance, happening);
@@ -174,6 +265,19 @@ fn happen_to(world: &mut World, instance: &InstanceId, happening: &Happening) {
             if let Some(held) = world.held.get_mut(instance).filter(|held| held.lives()) {
                 held.children = true;
             }
+        }
+        Happening::Say { words, .. } => {
+            let (field, word) = WORDS[*words];
+            let fields = [(field.to_owned(), word.to_owned())].into();
+            world.tell(Event::Notified(instance.clone(), fields));
+        }
+        Happening::Count { tokens, same, .. } => {
+            let counters = Counters {
+                tokens: Some(f64::from(*tokens)),
+                action: Some(if *same { "read".into() } else { tokens.to_string() }),
+                ..Counters::default()
+            };
+            world.tell(Event::Counted(instance.clone(), counters));
         }
         Happening::Judge { role, good, .. } => {
             let verdict = if *good {
@@ -217,12 +321,22 @@ proptest! {
             happen(&mut world, happening);
         }
         world.command(Verb::Start, &SERVICES, None);
-        for _ in 0..SHUTDOWN_ROUNDS_MAX {
+        for round in 1..SHUTDOWN_ROUNDS_MAX {
             world.answer_spawns();
             world.finish_stops();
             let watched: Vec<_> = world.watched.keys().cloned().collect();
             for instance in watched {
                 world.judge(&instance, Role::Readiness, Verdict::Good);
+            }
+            // Agents say that they are ready, and get on.
+            for instance in world.held.keys().cloned().collect::<Vec<_>>() {
+                let ready = [("READY".to_owned(), "1".to_owned())].into();
+                world.tell(Event::Notified(instance.clone(), ready));
+                let counters = Counters {
+                    steps: Some(f64::from(round)),
+                    ..Counters::default()
+                };
+                world.tell(Event::Counted(instance, counters));
             }
             if world.is_running("migrate", 1) {
                 world.end(&world.run("migrate", 1), Some(0));
