@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::command::explain::Explain;
+
 /// Runs a fleet of services and agents on one machine, from one file, with one binary.
 #[derive(Debug, Parser)]
 #[command(
@@ -96,24 +98,46 @@ pub(crate) enum Command {
     Status,
     /// List the instances.
     Ps,
-    /// Show the output of services.
+    /// Show the output of services, or search in it.
     Logs(Logs),
+    /// See who did what, and whether the log of it is whole.
+    #[command(subcommand)]
+    Audit(crate::command::audit::Audit),
+    /// Store, list, rotate and remove secrets of services.
+    #[command(subcommand)]
+    Secret(crate::command::secret::SecretCommand),
     /// Start services that do not run.
     Start(Targets),
     /// Stop services.
     Stop(Targets),
     /// Stop services and start them again.
     Restart(Targets),
+    /// Hold the processes of services still; `resume` lets them go on.
+    Pause(Targets),
+    /// Let paused services go on, and start parked ones now.
+    Resume(Targets),
+    /// Say why an instance is where it is: the chain of causes, as a story.
+    Explain(Explain),
     /// Change the number of instances of a service.
     Scale(Scale),
-    /// Show alerts.
-    Alerts(Alerts),
+    /// Show alerts, take note of them, silence them, test who is notified of them.
+    Alerts(crate::command::alerts::Alerts),
     /// Have a capability carried out by one instance that fits and is well.
     Call(Call),
     /// List who is registered and what they can do.
     Agents(Agents),
     /// Show the best instances for a capability, and why the others are not.
     Resolve(Resolve),
+    /// Show what a version of the file would change, field by field, and why.
+    Plan(crate::command::deploy::Plan),
+    /// Put a version of the file in force: the smallest set of starts, stops and updates.
+    Deploy(crate::command::deploy::Deploy),
+    /// Take the settings of one service from the file.
+    Update(crate::command::deploy::Update),
+    /// Return to an earlier deployment.
+    Rollback(crate::command::deploy::Rollback),
+    /// List the deployments, or show one.
+    Deployments(crate::command::deploy::Deployments),
     /// Take over a changed file.
     Reload,
     /// Speak and listen on the message bus.
@@ -126,6 +150,14 @@ pub(crate) enum Command {
     /// Make, list and revoke API keys.
     #[command(subcommand)]
     Key(Key),
+    /// Make, list and take back join tokens, with which agents of others join.
+    #[command(subcommand)]
+    JoinToken(crate::command::join::JoinToken),
+    /// Join a fleet as an agent that nobody there starts.
+    Join(crate::command::join::Join),
+    /// Agents that have joined, and the keys of all who may act.
+    #[command(subcommand)]
+    Identity(crate::command::join::Identity),
     /// Write a new service that runs as it is.
     #[command(subcommand)]
     New(New),
@@ -201,7 +233,10 @@ pub(crate) struct Down {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   alicia logs api
-  alicia logs -f --since 10m --grep error api")]
+  alicia logs -f --since 10m --grep error api
+  alicia logs --since 24h --level warn
+  alicia logs --trace 4bf92f3577b34da6a3ce929d0e0e4736 --json
+  alicia logs --host --level error             what Alicia itself said")]
 pub(crate) struct Logs {
     /// Services; default: all.
     #[arg(value_name = "SERVICE")]
@@ -215,9 +250,21 @@ pub(crate) struct Logs {
     /// Only lines of this last time, for example 10m.
     #[arg(long, value_name = "PERIOD")]
     pub(crate) since: Option<alicia_contract::Period>,
+    /// Only lines that are older than this, for example 5m.
+    #[arg(long, value_name = "PERIOD")]
+    pub(crate) until: Option<alicia_contract::Period>,
     /// Only lines that contain this text.
     #[arg(long, value_name = "TEXT")]
     pub(crate) grep: Option<String>,
+    /// Only lines that are at least so grave. A line that says no level counts as info.
+    #[arg(long, value_name = "LEVEL", value_parser = ["debug", "info", "warn", "error", "fatal"])]
+    pub(crate) level: Option<String>,
+    /// Only lines with this id in them: of a trace, a request, anything.
+    #[arg(long, value_name = "ID")]
+    pub(crate) trace: Option<String>,
+    /// The log of Alicia itself; the same as the service `system`.
+    #[arg(long, conflicts_with = "services")]
+    pub(crate) host: bool,
 }
 
 /// Services or groups.
@@ -340,14 +387,6 @@ pub(crate) struct Resolve {
     /// Most candidates that are shown with their reasons.
     #[arg(long, value_name = "N")]
     pub(crate) explain: Option<u32>,
-}
-
-/// `alicia alerts`
-#[derive(Debug, Args)]
-pub(crate) struct Alerts {
-    /// Also those that are over.
-    #[arg(long)]
-    pub(crate) all: bool,
 }
 
 /// `alicia bus`

@@ -1,17 +1,22 @@
 //! A file per command, or per family of commands.
 
 mod act;
+pub(crate) mod alerts;
+pub(crate) mod audit;
 mod agents;
 mod bus;
 mod call;
 mod check;
 mod completions;
+pub(crate) mod deploy;
 pub(crate) mod container;
 mod doctor;
 mod down;
 mod example;
+pub(crate) mod explain;
 pub(crate) mod import;
 mod init;
+pub(crate) mod join;
 mod keeper;
 mod key;
 mod logs;
@@ -19,6 +24,7 @@ mod new;
 mod ps;
 mod resolve;
 mod run;
+pub(crate) mod secret;
 mod status;
 mod up;
 mod write;
@@ -51,20 +57,33 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::New(new) => new::run(&global, &new),
         Command::Down(down) => wait_for(down::run(&global, &down)),
         Command::Status => wait_for(status::run(&global)),
-        Command::Alerts(alerts) => wait_for(status::alerts(&global, &alerts)),
+        Command::Alerts(alerts) => wait_for(alerts::run(&global, &alerts)),
         Command::Ps => wait_for(ps::run(&global)),
+        Command::Audit(audit) => wait_for(audit::run(&global, &audit)),
+        Command::Secret(secret) => wait_for(secret::run(&global, &secret)),
         Command::Logs(logs) => wait_for(logs::run(&global, &logs)),
         Command::Start(targets) => wait_for(act::run(&global, act::Action::Start, &targets)),
         Command::Stop(targets) => wait_for(act::run(&global, act::Action::Stop, &targets)),
         Command::Restart(targets) => wait_for(act::run(&global, act::Action::Restart, &targets)),
+        Command::Pause(targets) => wait_for(act::run(&global, act::Action::Pause, &targets)),
+        Command::Resume(targets) => wait_for(act::run(&global, act::Action::Resume, &targets)),
+        Command::Explain(explain) => wait_for(explain::run(&global, &explain)),
         Command::Scale(scale) => wait_for(act::scale(&global, &scale)),
         Command::Call(call) => wait_for(call::run(&global, &call)),
         Command::Agents(agents) => wait_for(agents::run(&global, &agents)),
         Command::Resolve(resolve) => wait_for(resolve::run(&global, &resolve)),
+        Command::Plan(plan) => wait_for(deploy::plan(&global, &plan)),
+        Command::Deploy(asked) => wait_for(deploy::deploy(&global, &asked)),
+        Command::Update(asked) => wait_for(deploy::update(&global, &asked)),
+        Command::Rollback(asked) => wait_for(deploy::rollback(&global, &asked)),
+        Command::Deployments(asked) => wait_for(deploy::deployments(&global, &asked)),
         Command::Reload => wait_for(act::reload(&global)),
         Command::Bus(bus) => wait_for(bus::run(&global, &bus)),
         Command::Doctor => wait_for(doctor::run(&global)),
         Command::Key(key) => wait_for(key::run(&global, &key)),
+        Command::JoinToken(token) => wait_for(join::token(&global, &token)),
+        Command::Join(join) => wait_for(join::join(&global, &join)),
+        Command::Identity(identity) => wait_for(join::identity(&global, &identity)),
         Command::Open => wait_for(key::open(&global)),
         Command::Container(container) => wait_for(container::run(container)),
         Command::Example(example) => wait_for(example::run(&example)),

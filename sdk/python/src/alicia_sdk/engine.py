@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from dataclasses import replace
 from typing import Any, Callable, Optional
 
 from .calls import PendingCalls
@@ -15,6 +16,7 @@ from .link import Incoming, Link, LinkEvents, Outgoing
 from .pool import Job, Pool
 from .problem import Problem
 from .settings import Settings
+from .signature import BadSignature, detach
 from .timers import Timers
 from .topics import filter_matches, takes_replies
 from .vitals import Vitals
@@ -60,11 +62,15 @@ class Engine:
 
     def _filters(self) -> list[str]:
         filters = [self.topics.check, self.topics.own_command, self.topics.shared_command, self.topics.replies]
+        if self._settings.identity is not None:
+            filters.insert(0, self.topics.keys)
         filters += [self.topics.absolute(listener.filter) for listener in self._declaration.listeners]
         return list(dict.fromkeys(filters))
 
     def start(self) -> None:
         """Starts every thread."""
+        if self._settings.identity is not None:
+            self._settings.identity.start()
         self._pool.start()
         self._link.start()
         self._timers.add(HEARTBEAT_S, self.report)
@@ -83,6 +89,8 @@ class Engine:
         if not self._pool.close(deadline):
             log.warning("handlers did not finish within %s s", drain_s)
         self._link.close(deadline)
+        if self._settings.identity is not None:
+            self._settings.identity.stop()
 
     # === What it says ===
 
@@ -169,6 +177,11 @@ class Engine:
         """The bytes of a message of this service."""
         return write(self.topics.source, payload, address)
 
+    def sign(self, topic: str, data: bytes) -> Optional[str]:
+        """The detached signature of a command of this service; None when it has no key."""
+        identity = self._settings.identity
+        return None if identity is None else identity.sign(topic, data)
+
     def _on_connected(self) -> None:
         self._was_connected = True
         self._register()
@@ -198,6 +211,7 @@ class Engine:
     def _hear(self, incoming: Incoming) -> None:
         self.vitals.count("messages_received")
         try:
+            incoming = _detached(incoming)
             received = read(incoming.data, time.time())
             if self._is_repeated(incoming, received):
                 self.vitals.count("messages_repeated")
@@ -235,6 +249,9 @@ class Engine:
         return False
 
     def _route(self, incoming: Incoming, received: Received) -> None:
+        if self._settings.identity is not None and incoming.topic == self.topics.keys:
+            self._settings.identity.take_directory(received.payload)
+            return
         if incoming.topic == self.topics.replies:
             if not self.calls.answer(received, incoming.correlation_data):
                 raise Dropped("unexpected-answer")
@@ -284,11 +301,35 @@ class Engine:
         if incoming.retained:
             # A retained command would be carried out again at every reconnection.
             raise Dropped("retained-command")
+        if not self._trusts(incoming, received):
+            return
         if self._pool.submit(Job(lambda: self._run_command(incoming, received))):
             return
         detail = "the service stops" if self._stopping else f"{JOBS_MAX} messages wait already; try again later"
         busy = Problem("service.busy", "The service takes no commands now", 503, detail)
         self._reply(incoming, received, "error", busy.to_json())
+
+    def _trusts(self, incoming: Incoming, received: Received) -> bool:
+        """Whether a command may be taken, as far as signatures go. One that may not is counted and answered."""
+        identity = self._settings.identity
+        if identity is None:
+            return True
+        try:
+            signer = identity.check(incoming.topic, incoming.data, list(incoming.signatures))
+            claimed = received.field("source")
+            if signer is not None and claimed is not None and claimed != signer.source:
+                raise BadSignature("other-source")
+        except BadSignature as error:
+            if error.fault == "repeated-signature":
+                self._drop(incoming, error.fault)
+                return False
+            is_missing = error.fault == "unsigned"
+            self._drop(incoming, "unsigned" if is_missing else "bad-signature")
+            code = "bus.signature_required" if is_missing else "bus.bad_signature"
+            detail = f"the signature of the command is not accepted: {error.fault}"
+            self._reply(incoming, received, "error", Problem(code, "A call failed", 400, detail).to_json())
+            return False
+        return True
 
     def _run_command(self, incoming: Incoming, received: Received) -> None:
         ttl = received.field("ttl")
@@ -322,3 +363,12 @@ class Engine:
             problem = Problem("service.failed", "The command failed", 500, f"its result cannot be sent: {error}")
             data = self.write(problem.to_json(), Address("error", address.destination, None, address.correlation_id))
         self.send(Outgoing(topic, data, correlation_data=incoming.correlation_data))
+
+
+def _detached(incoming: Incoming) -> Incoming:
+    """The message with its signature beside it, where that came around it."""
+    found = detach(incoming.data)
+    if found is None:
+        return incoming
+    payload, signature = found
+    return replace(incoming, data=payload, signatures=(signature, *incoming.signatures))

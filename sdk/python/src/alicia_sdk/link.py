@@ -28,6 +28,7 @@ from paho.mqtt.properties import Properties
 
 from .envelope import SOURCE_PROPERTY
 from .settings import Settings
+from .signature import SIGNATURE_PROPERTY
 
 log = logging.getLogger("alicia_sdk")
 
@@ -64,6 +65,8 @@ class Outgoing:
     response_topic: Optional[str] = None
     correlation_data: Optional[bytes] = None
     expiry_s: Optional[int] = None
+    signature: Optional[str] = None
+    """The detached signature of a command."""
     is_urgent: bool = False
     """Whether it is taken even when the queue is full: the few messages that keep the service present."""
 
@@ -76,6 +79,8 @@ class Outgoing:
             properties.CorrelationData = self.correlation_data
         if self.expiry_s is not None:
             properties.MessageExpiryInterval = self.expiry_s
+        if self.signature is not None:
+            properties.UserProperty = (SIGNATURE_PROPERTY, self.signature)
         return properties
 
 
@@ -90,6 +95,8 @@ class Incoming:
     correlation_data: Optional[bytes]
     source: Optional[str]
     """The authenticated sender, when the broker names it."""
+    signatures: tuple[str, ...] = ()
+    """The detached signatures; one at most is meant."""
 
 
 @dataclass(frozen=True)
@@ -332,7 +339,8 @@ class Link:
 
     def _on_message(self, _client: Any, _data: Any, message: Any) -> None:
         properties = message.properties
-        users = dict(getattr(properties, "UserProperty", None) or [])
+        pairs = list(getattr(properties, "UserProperty", None) or [])
+        users = dict(pairs)
         self._events.heard(
             Incoming(
                 topic=message.topic,
@@ -341,5 +349,6 @@ class Link:
                 response_topic=getattr(properties, "ResponseTopic", None),
                 correlation_data=getattr(properties, "CorrelationData", None),
                 source=users.get(SOURCE_PROPERTY),
+                signatures=tuple(value for name, value in pairs if name == SIGNATURE_PROPERTY),
             )
         )

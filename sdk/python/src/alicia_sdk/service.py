@@ -253,6 +253,7 @@ class Service:
         request = Outgoing(
             topic,
             data,
+            signature=engine.sign(topic, data),
             response_topic=engine.topics.replies,
             correlation_data=correlation_id.encode(),
             expiry_s=max(1, math.ceil(timeout)),

@@ -10,12 +10,17 @@ from pathlib import Path
 from typing import Mapping, Optional
 from urllib.parse import unquote, urlsplit
 
+from .identity import Identity, IdentityError
 from .topics import Topics, is_id
 
 MQTT_PORT_DEFAULT = 1883
 PREFIX_DEFAULT = "alicia"
 TOKEN_BYTES_MAX = 65_535
 """The longest MQTT password (MQTT 5 section 1.5.6)."""
+
+
+CREDENTIAL_TIMEOUT_S = 5.0
+"""How long a connection waits for the first credential before it is tried anew."""
 
 
 class ConfigurationError(Exception):
@@ -50,6 +55,7 @@ class Settings:
     mqtt_port: int
     username: Optional[str]
     credentials: Credentials
+    identity: Optional[Identity] = None
 
     @property
     def topics(self) -> Topics:
@@ -61,9 +67,15 @@ class Settings:
     def read(cls, options: Options, environment: Optional[Mapping[str, str]] = None) -> Settings:
         """Puts the settings together, or raises `ConfigurationError`."""
         env = os.environ if environment is None else environment
+        try:
+            identity = Identity.take(env)
+        except IdentityError as error:
+            raise ConfigurationError(str(error)) from None
         # A supervised instance is who the file says it is: one program may run under several names.
-        service = _id("ALICIA_SERVICE", env.get("ALICIA_SERVICE") or options.name, "a name for the service")
-        instance = options.instance or env.get("ALICIA_INSTANCE") or _new_instance()
+        named = identity.service if identity else env.get("ALICIA_SERVICE") or options.name
+        service = _id("ALICIA_SERVICE", named, "a name for the service")
+        given = identity.instance if identity else options.instance
+        instance = given or env.get("ALICIA_INSTANCE") or _new_instance()
         url = options.url or env.get("ALICIA_MQTT_URL")
         if not url:
             raise ConfigurationError(
@@ -74,13 +86,15 @@ class Settings:
         username = options.username or env.get("ALICIA_MQTT_USERNAME") or url_username
         token_file = options.token_file or env.get("ALICIA_TOKEN_FILE")
         credentials = Credentials(options.password or url_password, token_file)
+        if identity and identity.logs_in and not options.password:
+            credentials, username = Credentials(None, None, identity), service
         if credentials.given and not username:
             username = service
         port = options.port if options.port is not None else _number("PORT", env, 65_535)
         return cls(
             service=service,
             instance=_id("ALICIA_INSTANCE", instance, "an id for the instance"),
-            epoch=_number("ALICIA_EPOCH", env, (1 << 64) - 1) or 0,
+            epoch=identity.epoch if identity else _number("ALICIA_EPOCH", env, (1 << 64) - 1) or 0,
             slot=_number("ALICIA_SLOT", env, (1 << 32) - 1),
             prefix=_id("ALICIA_TOPIC_PREFIX", options.prefix or env.get("ALICIA_TOPIC_PREFIX") or PREFIX_DEFAULT, ""),
             port=port or None,
@@ -88,23 +102,29 @@ class Settings:
             mqtt_port=mqtt_port,
             username=username,
             credentials=credentials,
+            identity=identity,
         )
 
 
 class Credentials:
-    """The password of the bus: a token file, read again at each connect, or a fixed text."""
+    """The password of the bus: a credential, a token file, read again at each connect, or a fixed text."""
 
-    def __init__(self, password: Optional[str], token_file: Optional[str]) -> None:
+    def __init__(
+        self, password: Optional[str], token_file: Optional[str], identity: Optional[Identity] = None
+    ) -> None:
+        self._identity = identity
         self._password = password
         self._token_file = token_file
 
     @property
     def given(self) -> bool:
         """Whether there are any."""
-        return bool(self._password or self._token_file)
+        return bool(self._identity or self._password or self._token_file)
 
     def read(self) -> Optional[str]:
         """The password as it is now. Raises `OSError` or `ValueError` when the file cannot be used."""
+        if self._identity:
+            return self._identity.password(CREDENTIAL_TIMEOUT_S)
         if self._password:
             return self._password
         if not self._token_file:

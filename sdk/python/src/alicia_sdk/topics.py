@@ -54,6 +54,11 @@ class Topics:
         return f"{self.prefix}/system/health/check"
 
     @property
+    def keys(self) -> str:
+        """Where the public keys of all who may act are listed."""
+        return f"{self.prefix}/system/identity/keys"
+
+    @property
     def command(self) -> str:
         """Where this service is asked to do something."""
         return self.command_of(self.service)
