@@ -226,8 +226,8 @@ pub struct ServiceInstances {
     pub service: ServiceName,
     /// Those that are present, suspect or unverified.
     pub instances: Vec<RegisteredInstance>,
-    /// Whether metadata, schemas or descriptions were left out, because with them this message would
-    /// be too large for the bus. REST has them.
+    /// Whether metadata, schemas and descriptions were left out, because there are many instances. REST has
+    /// them.
     #[serde(default)]
     pub shortened: bool,
     /// How many instances were left out for the same reason.

@@ -601,7 +601,7 @@ impl Default for LogSpec {
     fn default() -> Self {
         Self {
             max_size: ByteSize::mib(10),
-            max_files: 5,
+            max_files: 50,
             max_age: Period::from_secs(30 * 86_400),
         }
     }

@@ -4,7 +4,7 @@
 //! machine knows (is the program there?) is checked by [`crate::machine`].
 
 use alicia_contract::ServiceName;
-use alicia_contract::fleet::{Fleet, INSTANCES_MAX, Port, SERVICES_MAX, ServiceSpec};
+use alicia_contract::fleet::{Fleet, GroupSpec, INSTANCES_MAX, Port, SERVICES_MAX, ServiceSpec};
 
 use crate::document::Document;
 use crate::fault::{Fault, in_order};
@@ -12,10 +12,13 @@ use crate::tree::pointer_to;
 
 pub use command::words;
 
+mod capability;
 mod command;
+mod confine;
 mod container;
 mod dependency;
 pub(crate) mod environment;
+mod life;
 mod port;
 mod probe;
 mod secret;
@@ -23,13 +26,14 @@ mod slo;
 mod topic;
 mod update;
 
-/// Names that a service cannot have, because topics and identities of Alicia itself begin with them.
+/// Names that a service cannot have, because topics and identities of Alicia itself begin with them. Those of
+/// [`alicia_contract::discovery::RESERVED_NAMES`], which are levels within topics, cannot be had either.
 pub const RESERVED_NAMES: [&str; 4] = ["alicia", "broadcast", "keys", "system"];
 
 /// The name of a fleet that has none.
 pub const NAME_DEFAULT: &str = "fleet";
 
-/// Makes the fleet out of `/name` and `/services`. To be called when the document fits its schema.
+/// Makes the fleet out of `/name`, `/services` and `/groups`. To be called when the document fits its schema.
 ///
 /// # Errors
 /// Every value that is not what it should be.
@@ -56,6 +60,17 @@ pub fn read(document: &Document) -> Result<Fleet, Vec<Fault>> {
                 fleet.services.insert(name, spec);
             }
             (name, spec) => faults.extend(name.err().into_iter().chain(spec.err())),
+        }
+    }
+    for key in document.keys("/groups") {
+        let pointer = pointer_to("/groups", key);
+        let name = ServiceName::new(key)
+            .map_err(|error| document.fault_at_key(&pointer, error.to_string()));
+        match (name, document.get::<GroupSpec>(&pointer)) {
+            (Ok(name), Ok(group)) => {
+                fleet.groups.insert(name, group.unwrap_or_default());
+            }
+            (name, group) => faults.extend(name.err().into_iter().chain(group.err())),
         }
     }
     match faults.is_empty() {
@@ -85,9 +100,12 @@ pub fn check(fleet: &Fleet, document: Option<&Document>) -> Vec<Fault> {
         };
         service.check_name();
         service.check_numbers();
+        capability::check(&mut service);
         command::check(&mut service);
+        confine::check(&mut service);
         container::check(&mut service);
         environment::check(&mut service);
+        life::check(&mut service);
         dependency::check(&mut service);
         port::check(&mut service);
         probe::check(&mut service);
@@ -97,6 +115,7 @@ pub fn check(fleet: &Fleet, document: Option<&Document>) -> Vec<Fault> {
         update::check(&mut service);
     }
     dependency::check_cycles(fleet, &mut report);
+    life::check_groups(fleet, &mut report);
     port::check_shared(fleet, &mut report);
     in_order(report.faults)
 }
@@ -199,7 +218,10 @@ impl Service<'_, '_> {
     }
 
     fn check_name(&mut self) {
-        if RESERVED_NAMES.contains(&self.name.as_str()) {
+        let name = self.name.as_str();
+        if RESERVED_NAMES.contains(&name)
+            || alicia_contract::discovery::RESERVED_NAMES.contains(&name)
+        {
             let message = format!("the name `{}` is reserved for Alicia itself", self.name);
             let pointer = self.pointer("");
             self.report.key(&pointer, message, "choose another name");

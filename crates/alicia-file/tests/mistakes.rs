@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use alicia_contract::ServiceName;
-use alicia_contract::fleet::ServiceSpec;
+use alicia_contract::fleet::{GroupSpec, ServiceSpec};
 use alicia_file::{Document, Fault, Schema, Sources, fleet};
 use schemars::JsonSchema;
 
@@ -18,6 +18,8 @@ struct File {
     http: Option<Http>,
     #[serde(default)]
     services: BTreeMap<ServiceName, ServiceSpec>,
+    #[serde(default)]
+    groups: BTreeMap<ServiceName, GroupSpec>,
 }
 
 #[derive(JsonSchema)]
@@ -672,4 +674,89 @@ fn containers() {
             "3:27: on the network of the machine a container has the ports of the service | remove `container.ports`, or write `network: bridge`",
         ],
     );
+}
+
+#[test]
+fn what_follows_an_end_and_what_may_be_used_up() {
+    check(
+        "services:\n  a:\n    command: x\n    on_exit:\n      codes: {\"75\": provider-limit, \"300\": crash}\n      prevent_restart: [3, SIGTREM]\n      force_restart: [3]\n      park_for: 0s\n",
+        &[
+            "5:35: `300` is no exit code of a failure | use 1 to 255",
+            "6:28: there is no signal `SIGTREM` that ends a process | did you mean `SIGTERM`?",
+            "5:7: `3` is in `prevent_restart` and in `force_restart` | remove it from one of them",
+            "8:17: `park_for` is 0s, so that it starts again at once | write for example `1m`",
+        ],
+    );
+    check(
+        "services:\n  a:\n    command: x\n    on_exit: {out_of_memory: fail}\n    progress: {then: pause}\n    budget: {}\n    start_limit: {retry_every: 0s}\n",
+        &[
+            "4:15: unknown key `out_of_memory` | did you mean `out-of-memory`?",
+        ],
+    );
+    check(
+        "services:\n  a:\n    command: x\n    progress: {then: pause}\n    budget: {cost_per_day_usd: 0}\n    start_limit: {retry_every: 0s}\n",
+        &[
+            "4:15: `progress` does not say what to look at | add `within`, `repeat`, `tokens_per_minute` or `cost_per_hour`",
+            "6:32: `retry_every` is 0s, which is a crash loop without an end | write for example `5m`, or `give_up: true`",
+        ],
+    );
+    check(
+        "services:\n  a:\n    command: x\n    readiness: {notify: true, tcp: {port: 1}}\n    liveness: {notify: true}\n  b:\n    command: x\n    readiness: {watchdog: 5s}\n    liveness: {watchdog: 5ms}\n",
+        &[
+            "4:16: the probe has `notify` and `tcp`, expected one | keep one of them",
+            "5:24: `notify` tells that something became ready, not that it still is | write `watchdog: 10s`",
+            "8:27: `watchdog` tells that something still lives, not that it is ready | move it to `liveness`",
+            "9:26: `watchdog` is too short, at least 100ms | write for example `10s`",
+        ],
+    );
+}
+
+#[test]
+fn groups() {
+    check(
+        "services:\n  a:\n    command: x\n    groups: [web, team]\ngroups:\n  web: {supervision: {}, parent: tema}\n  team: {supervision: {strategy: one-for-all}, budget: {tokens_per_day: 5}}\n  tean: {description: nobody}\n",
+        &[
+            "4:13: it is supervised by 2 groups | keep one of `web` or `team`",
+            "6:34: there is no group `tema` | did you mean `team`?",
+            "8:3: no service is in the group `tean` | did you mean `team`?",
+        ],
+    );
+    check(
+        "services:\n  a: {command: x, groups: [g]}\ngroups:\n  g: {parent: h}\n  h: {parent: g}\n",
+        &[
+            "4:15: the group `g` is above itself | remove one `parent` of the circle",
+            "5:15: the group `h` is above itself | remove one `parent` of the circle",
+        ],
+    );
+}
+
+#[test]
+fn names_that_are_levels_of_topics_are_reserved() {
+    for name in ["register", "unregister", "events", "resolve", "check", "monitor"] {
+        check(
+            &format!("services:\n  {name}: {{command: x}}\n"),
+            &[&format!(
+                "2:3: the name `{name}` is reserved for Alicia itself | choose another name"
+            )],
+        );
+    }
+}
+
+#[test]
+fn capabilities_are_checked() {
+    check(
+        "services:\n  api:\n    command: x\n    version: 1.0.0\n    kind: agent\n    capabilities:\n      - {name: a, version: 2.1.0, input: {type: object}, tags: [x], cost_usd: 0.1}\n",
+        &[],
+    );
+    check(
+        "services:\n  api:\n    command: x\n    version: one\n    capabilities:\n      - {name: a, version: '2'}\n      - {name: a, input: {type: text}}\n",
+        &[
+            "4:14: `one` is no semantic version | write for example `1.0.0`",
+            "6:28: `2` is no semantic version | write for example `1.0.0`",
+            "7:16: the capability `a` is there twice | a call could not tell them apart",
+            "7:19: this is no JSON Schema: compile the schema: \"text\" is not valid under any of the schemas listed in the 'anyOf' keyword | write for example `{type: object, properties: {city: {type: string}}}`",
+        ],
+    );
+    let found = faults("services:\n  api: {command: x, kind: robot, capabilities: [{nam: a}]}\n");
+    assert_eq!(found.len(), 3, "{found:?}");
 }
