@@ -116,6 +116,10 @@ impl Shared {
         self.registry.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     pub(crate) fn now(&self) -> Now {
         Now {
             unix: self.clock.unix(),
@@ -222,8 +226,8 @@ impl Actor {
         let (outcome, entry) = {
             let mut registry = self.shared.write();
             let outcome = registry.apply(command.event, now);
-            let entry = subject
-                .as_ref()
+            let wanted = subject.as_ref().filter(|_| command.answer.is_some());
+            let entry = wanted
                 .and_then(|s| registry.get(&s.instance))
                 .map(Entry::public);
             (outcome, entry)

@@ -1,9 +1,11 @@
 //! What the registry says on the bus: the retained view of each service, and each change of presence.
 //!
-//! The view is made from the state when it is sent, so any number of changes meanwhile are one message. A
-//! bus that is away holds nobody up: views catch up when it is back, changes of presence may be missed.
+//! The view is made from the state when it is sent, so any number of changes meanwhile are one message. It is
+//! bounded, and made again only after a rest of some times what it took: a service of a thousand instances that
+//! come and go must not keep the registry busy with views. A bus that is away holds nobody up: views catch up
+//! when it is back, changes of presence may be missed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,11 +18,28 @@ use alicia_contract::envelope::MESSAGE_BYTES_MAX;
 use alicia_contract::id::ServiceName;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 
 use crate::actor::Shared;
+use crate::core::Entry;
 
 /// Changes that may wait to be told; more are counted as lost, the views stay true.
 const CHANGES_MAX: usize = 1_024;
+
+/// Most instances of a view, those that are well first. REST and `resolve` have all.
+const VIEW_INSTANCES_MAX: usize = 200;
+
+/// Beyond so many instances a view comes without the large parts.
+const VIEW_WHOLE_MAX: usize = 32;
+
+/// The largest view, in bytes: every change of the service sends it once to each who listens.
+const VIEW_BYTES_MAX: usize = 256 << 10;
+
+/// A view is made again at the earliest after so many times what the last one took.
+const REST_FACTOR: u32 = 10;
+
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// What the envelope may take of a message, in bytes.
 const ENVELOPE_BYTES: usize = 4 << 10;
@@ -90,6 +109,11 @@ impl Outdated {
         self.some.notify_one();
     }
 
+    /// As [`Self::add`], without waking who waits.
+    fn add_quietly(&self, service: ServiceName) {
+        self.lock().insert(service);
+    }
+
     async fn take(&self) -> BTreeSet<ServiceName> {
         loop {
             let services = std::mem::take(&mut *self.lock());
@@ -112,11 +136,32 @@ pub(crate) async fn tell_changes(bus: Bus, mut changes: mpsc::Receiver<PresenceC
 
 /// Keeps the retained view of each service true.
 pub(crate) async fn tell_views(bus: Bus, shared: Arc<Shared>, outdated: Arc<Outdated>) {
+    let mut rests: HashMap<ServiceName, Instant> = HashMap::new();
     loop {
-        let services = outdated.take().await;
+        let mut services = outdated.take().await;
+        let now = shared.clock().now();
+        rests.retain(|_, until| *until > now);
+        // Those that rest are put off; the others do not wait for them.
+        let resting: Vec<ServiceName> = services
+            .iter()
+            .filter(|service| rests.contains_key(*service))
+            .cloned()
+            .collect();
+        resting.iter().for_each(|service| drop(services.remove(service)));
+        if services.is_empty() {
+            let soonest = resting.iter().filter_map(|service| rests.get(service)).min();
+            if let Some(until) = soonest {
+                tokio::select! {
+                    () = tokio::time::sleep_until(*until) => {}
+                    () = outdated.some.notified() => {}
+                }
+            }
+        }
+        resting.into_iter().for_each(|service| outdated.add_quietly(service));
         let mut failed = Vec::new();
         for service in services {
-            let view = view(&shared, &service);
+            let begun = shared.clock().now();
+            let view = bounded(&shared, &service);
             let values = [service.as_str()];
             let sent = if view.instances.is_empty() {
                 bus.clear(INSTANCES, &values).await
@@ -129,9 +174,12 @@ pub(crate) async fn tell_views(bus: Bus, shared: Arc<Shared>, outdated: Arc<Outd
                 Err(Error::Closed) => return,
                 Err(error) => {
                     tracing::warn!(%service, %error, "the view of a service was not published");
-                    failed.push(service);
+                    failed.push(service.clone());
                 }
             }
+            let now = shared.clock().now();
+            let rest = now.saturating_duration_since(begun) * REST_FACTOR;
+            rests.insert(service, now + rest.min(REST_MAX));
         }
         if !failed.is_empty() {
             tokio::time::sleep(RETRY).await;
@@ -140,7 +188,32 @@ pub(crate) async fn tell_views(bus: Bus, shared: Arc<Shared>, outdated: Arc<Outd
     }
 }
 
-/// The live instances of a service.
+/// The live instances of a service as far as they are told on the bus.
+fn bounded(shared: &Shared, service: &ServiceName) -> ServiceInstances {
+    let registry = shared.read();
+    let usable = |entry: &&Entry| {
+        registry
+            .standing(entry)
+            .is_some_and(alicia_contract::discovery::Standing::is_usable)
+    };
+    let (well, others): (Vec<&Entry>, Vec<&Entry>) = registry.live(service).partition(usable);
+    let total = well.len() + others.len();
+    let told = well.into_iter().chain(others).take(VIEW_INSTANCES_MAX);
+    let shortened = total > VIEW_WHOLE_MAX;
+    let mut instances: Vec<RegisteredInstance> = told.map(Entry::public).collect();
+    drop(registry);
+    if shortened {
+        instances.iter_mut().for_each(shorten);
+    }
+    ServiceInstances {
+        service: service.clone(),
+        omitted: u32::try_from(total - instances.len()).unwrap_or(u32::MAX),
+        instances,
+        shortened,
+    }
+}
+
+/// The live instances of a service, all of them.
 pub(crate) fn view(shared: &Shared, service: &ServiceName) -> ServiceInstances {
     let instances = shared
         .read()
@@ -157,7 +230,7 @@ pub(crate) fn view(shared: &Shared, service: &ServiceName) -> ServiceInstances {
 
 /// Makes a view fit into one message: without the large parts, then with fewer instances.
 fn fit(mut view: ServiceInstances) -> ServiceInstances {
-    let limit = MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
+    let limit = VIEW_BYTES_MAX.min(MESSAGE_BYTES_MAX - ENVELOPE_BYTES);
     if bytes(&view) <= limit {
         return view;
     }
@@ -174,7 +247,8 @@ fn fit(mut view: ServiceInstances) -> ServiceInstances {
         fits
     });
     let kept = fitting.count();
-    view.omitted = u32::try_from(view.instances.len() - kept).unwrap_or(u32::MAX);
+    let left_out = u32::try_from(view.instances.len() - kept).unwrap_or(u32::MAX);
+    view.omitted = view.omitted.saturating_add(left_out);
     view.instances.truncate(kept);
     view
 }
