@@ -52,12 +52,32 @@ impl Counts {
         #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
         let get = |count: &AtomicU64| count.load(Relaxed) as f64;
         let counters = [
-            ("log_files_packed_total", "Log files that were packed.", &self.files),
+            (
+                "log_files_packed_total",
+                "Log files that were packed.",
+                &self.files,
+            ),
             ("log_lines_packed_total", "Lines in them.", &self.lines),
-            ("log_plain_bytes_total", "Their bytes before.", &self.plain_bytes),
-            ("log_packed_bytes_total", "Their bytes afterwards.", &self.packed_bytes),
-            ("log_files_removed_total", "Log files that were removed for age or size.", &self.removed),
-            ("log_failures_total", "Log files that could not be packed or removed.", &self.failures),
+            (
+                "log_plain_bytes_total",
+                "Their bytes before.",
+                &self.plain_bytes,
+            ),
+            (
+                "log_packed_bytes_total",
+                "Their bytes afterwards.",
+                &self.packed_bytes,
+            ),
+            (
+                "log_files_removed_total",
+                "Log files that were removed for age or size.",
+                &self.removed,
+            ),
+            (
+                "log_failures_total",
+                "Log files that could not be packed or removed.",
+                &self.failures,
+            ),
             (
                 "log_lines_dropped_total",
                 "Lines that are missing, for a flood or a full disk, since the keeper started.",
@@ -91,7 +111,10 @@ pub(crate) async fn run(
         }
         let limits = config.borrow().logs.clone();
         let (logs, host_log) = (cx.paths.logs(), cx.paths.host_log());
-        let (counts, now) = (counts.clone(), SystemTime::UNIX_EPOCH + Duration::from_secs_f64(cx.clock.unix()));
+        let (counts, now) = (
+            counts.clone(),
+            SystemTime::UNIX_EPOCH + Duration::from_secs_f64(cx.clock.unix()),
+        );
         let work = move || {
             let files = files(&logs, &host_log).unwrap_or_else(|error| {
                 tracing::warn!(%error, "the directory of logs was not read");
@@ -120,7 +143,10 @@ fn files(logs: &Path, host_log: &Path) -> io::Result<Vec<Kept>> {
     for directory in entries(logs)? {
         for path in entries(&directory).unwrap_or_default() {
             // Of a slot that is gone only files put aside may be left.
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             if let Some(end) = name.find(".log") {
                 current.push(directory.join(&name[..end + ".log".len()]));
             }
@@ -128,7 +154,9 @@ fn files(logs: &Path, host_log: &Path) -> io::Result<Vec<Kept>> {
     }
     current.sort();
     current.dedup();
-    let asides = current.iter().flat_map(|path| put_aside(path).unwrap_or_default());
+    let asides = current
+        .iter()
+        .flat_map(|path| put_aside(path).unwrap_or_default());
     Ok(asides.filter_map(kept).collect())
 }
 
@@ -214,7 +242,10 @@ mod tests {
     fn put(path: &Path, bytes: usize, age: Duration, now: SystemTime) {
         fs::create_dir_all(path.parent().expect("a directory")).expect("it is made");
         fs::write(path, vec![b'x'; bytes]).expect("a file");
-        let file = fs::File::options().write(true).open(path).expect("it is there");
+        let file = fs::File::options()
+            .write(true)
+            .open(path)
+            .expect("it is there");
         file.set_modified(now - age).expect("its time is set");
     }
 
@@ -232,9 +263,17 @@ mod tests {
     fn files_are_packed_and_the_oldest_go_first() {
         let directory = tempfile::tempdir().expect("a directory");
         let now = SystemTime::UNIX_EPOCH + DAY * 20_000;
-        let (logs, host_log) = (directory.path().join("logs"), directory.path().join("host.log"));
+        let (logs, host_log) = (
+            directory.path().join("logs"),
+            directory.path().join("host.log"),
+        );
         for number in 1..=4 {
-            put(&logs.join(format!("api/1.log.{number}")), 2_000, DAY * (10 - number), now);
+            put(
+                &logs.join(format!("api/1.log.{number}")),
+                2_000,
+                DAY * (10 - number),
+                now,
+            );
         }
         put(&logs.join("api/1.log"), 100, Duration::ZERO, now);
         put(&logs.join("gone/2.log.7"), 1_000, DAY * 40, now);
@@ -242,20 +281,47 @@ mod tests {
         put(&directory.path().join("host.log.1"), 500, DAY, now);
         let counts = Counts::default();
         let packed = pack_all(files(&logs, &host_log).expect("files"), now, &counts);
-        assert_eq!(names(&logs.join("api")), ["1.log", "1.log.1.zst", "1.log.2.zst", "1.log.3.zst", "1.log.4.zst", "1.log.5"]);
+        assert_eq!(
+            names(&logs.join("api")),
+            [
+                "1.log",
+                "1.log.1.zst",
+                "1.log.2.zst",
+                "1.log.3.zst",
+                "1.log.4.zst",
+                "1.log.5"
+            ]
+        );
         assert_eq!(names(&logs.join("gone")), ["2.log.7.zst"]);
         assert_eq!(counts.files.load(Relaxed), 6);
-        let by_age = LogLimits { total_size: ByteSize::mib(1), max_age: Period::from_secs(30 * 86_400) };
+        let by_age = LogLimits {
+            total_size: ByteSize::mib(1),
+            max_age: Period::from_secs(30 * 86_400),
+        };
         retain(packed, &by_age, now, &counts);
         assert!(names(&logs.join("gone")).is_empty());
         assert_eq!(names(&logs.join("api")).len(), 6);
         let left = files(&logs, &host_log).expect("files");
         let bytes: u64 = left.iter().map(|file| file.bytes).sum();
-        let oldest = left.iter().find(|file| file.aside.number == 1 && file.aside.path.starts_with(&logs));
+        let oldest = left
+            .iter()
+            .find(|file| file.aside.number == 1 && file.aside.path.starts_with(&logs));
         let limit = bytes - oldest.expect("it is there").bytes;
-        let by_size = LogLimits { total_size: serde_json::from_value(limit.into()).expect("a size"), ..by_age };
+        let by_size = LogLimits {
+            total_size: serde_json::from_value(limit.into()).expect("a size"),
+            ..by_age
+        };
         retain(left, &by_size, now, &counts);
-        assert_eq!(names(&logs.join("api")), ["1.log", "1.log.2.zst", "1.log.3.zst", "1.log.4.zst", "1.log.5"]);
+        assert_eq!(
+            names(&logs.join("api")),
+            [
+                "1.log",
+                "1.log.2.zst",
+                "1.log.3.zst",
+                "1.log.4.zst",
+                "1.log.5"
+            ]
+        );
         assert_eq!(counts.kept_bytes.load(Relaxed), limit);
         assert!(directory.path().join("host.log.1.zst").exists());
     }

@@ -10,7 +10,7 @@ use alicia_contract::orchestrator::{
     EXPLAIN, FleetAnswer, FleetRequest, FleetStatus, REQUESTS, SPENT, STATUS, Verb,
 };
 use alicia_contract::{InstanceId, ServiceName};
-use alicia_module::{ApiError, Context};
+use alicia_module::{ApiError, Context, trace};
 use axum::http::StatusCode;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;

@@ -42,6 +42,7 @@ mod pause;
 pub mod plan;
 mod progress;
 mod react;
+pub mod scaling;
 mod service;
 mod settle;
 mod status;

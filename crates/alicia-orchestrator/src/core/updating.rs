@@ -457,6 +457,7 @@ impl Core {
         }
         let running = found.iter().filter(|run| run.state == FoundState::Running);
         let ids: BTreeSet<&SlotId> = running.filter_map(|run| run.slot.as_ref()).collect();
+        self.go_on_as_scaled(&ids);
         for id in &ids {
             let asleep = |service: &Service| service.load.asleep;
             if self.services.get(&id.service).is_some_and(asleep) {
@@ -491,6 +492,25 @@ impl Core {
                 service.places.remove(&idle);
                 service.places.insert(id.slot);
             }
+        }
+    }
+
+    /// A service that was scaled by its load keeps the number of its instances over a restart of the host.
+    fn go_on_as_scaled(&mut self, running: &BTreeSet<&SlotId>) {
+        let mut scaled = Vec::new();
+        for (name, service) in &mut self.services {
+            let Some(scaling) = service.spec.scaling.as_ref() else {
+                continue;
+            };
+            let count = running.iter().filter(|id| id.service == *name).count();
+            let count = u32::try_from(count).unwrap_or(u32::MAX);
+            if count > 0 && service.load.scaled.is_none() && service.update.is_none() {
+                service.load.scaled = Some(count.clamp(scaling.min, scaling.max.max(scaling.min)));
+                scaled.push(name.clone());
+            }
+        }
+        for name in scaled {
+            self.count_wanted(&name);
         }
     }
 

@@ -7,6 +7,7 @@
 )]
 
 mod bus;
+mod causes;
 mod life;
 mod rest;
 mod support;

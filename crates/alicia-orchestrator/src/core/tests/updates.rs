@@ -7,7 +7,7 @@ use alicia_contract::orchestrator::Verb;
 use serde_json::{Value, json};
 
 use super::world::{World, fleet, name};
-use crate::core::event::{Role, UpdateEnd, Verdict};
+use crate::core::event::{Event, Role, UpdateEnd, Verdict};
 
 fn api(version: u32, instances: u32, update: &Value) -> Value {
     json!({ "api": {
@@ -255,6 +255,55 @@ fn a_host_that_dies_during_an_update_goes_on_with_it() {
             Some(UpdateEnd::Done)
         );
     }
+}
+
+#[test]
+fn a_service_keeps_the_number_that_its_load_asked_for_over_a_killed_host() {
+    let mut world = World::new(json!({ "api": {
+        "command": "api",
+        "scaling": { "min": 1, "max": 5, "cpu": 0.5 },
+    }}));
+    world.answer_spawns();
+    world.tell(Event::Scaled(name("api"), 3));
+    world.answer_spawns();
+    let before: Vec<_> = world.held.keys().cloned().collect();
+    assert_eq!(before.len(), 3);
+    world.crash_host();
+    world.answer_spawns();
+    let lives = |world: &World| world.held.values().filter(|held| held.lives()).count();
+    assert_eq!((world.held.keys().cloned().collect::<Vec<_>>(), lives(&world)), (before, 3));
+    world.tell(Event::Scaled(name("api"), 1));
+    world.finish_stops();
+    assert_eq!(lives(&world), 1);
+}
+
+#[test]
+fn on_demand_means_not_before_somebody_connects_and_what_it_needs_comes_first() {
+    let mut world = World::new(json!({
+        "api": { "command": "api", "depends_on": ["db"], "on_demand": {} },
+        "db": { "command": "db", "readiness": { "tcp": { "port": 1 } }, "on_demand": {} },
+        "web": { "command": "web", "depends_on": ["api"] },
+    }));
+    world.answer_spawns();
+    assert!(!world.is_running("api", 1) && !world.is_running("db", 1));
+    assert!(world.is_running("web", 1), "whoever connects finds it");
+    world.tell(Event::Called(name("api")));
+    world.answer_spawns();
+    assert!(world.is_running("db", 1) && !world.is_running("api", 1));
+    all_ready(&mut world);
+    world.answer_spawns();
+    assert!(world.is_running("api", 1));
+    let before: Vec<_> = world.held.keys().cloned().collect();
+    world.crash_host();
+    world.answer_spawns();
+    assert_eq!(world.held.keys().cloned().collect::<Vec<_>>(), before);
+    world.tell(Event::Idle(name("api")));
+    assert_eq!(world.instances("api")[0].reason, "nobody is connected");
+    world.finish_stops();
+    assert!(!world.is_running("api", 1) && world.is_running("db", 1));
+    world.command(Verb::Start, &["api"], None);
+    world.answer_spawns();
+    assert!(world.is_running("api", 1));
 }
 
 #[test]

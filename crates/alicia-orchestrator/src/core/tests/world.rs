@@ -253,6 +253,10 @@ impl World {
                 .iter()
                 .find(|s| s.service == *need)
                 .expect("it is there");
+            // Whoever connects to it wakes it up.
+            if needed.wanted == 0 && self.fleet.services[need].on_demand.is_some() {
+                continue;
+            }
             let states: Vec<_> = needed.instances.iter().map(|i| i.state).collect();
             let there = [
                 InstanceState::Running,
