@@ -147,7 +147,7 @@ pub(crate) async fn tell_views(bus: Bus, shared: Arc<Shared>, outdated: Arc<Outd
             .filter(|service| rests.contains_key(*service))
             .cloned()
             .collect();
-        resting.iter().for_each(|service| drop(services.remove(service)));
+        services.retain(|service| !resting.contains(service));
         if services.is_empty() {
             let soonest = resting.iter().filter_map(|service| rests.get(service)).min();
             if let Some(until) = soonest {
