@@ -15,12 +15,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use alicia_keeper::protocol::{Event, InstanceInfo, LogSpec, StartSpec, StopSpec, Target};
+use alicia_keeper::protocol::{
+    Event, FileAccess, InstanceInfo, LogSpec, NetworkAccess, Sandbox, StartSpec, StopSpec, Target,
+};
 use alicia_keeper::{Client, Events, Session};
 use rustix::process::{Pid, Signal, kill_process};
 
 const INSTANCES: usize = 50;
 const KILLS: usize = 500;
+const CONFINED: usize = 100;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -65,6 +68,7 @@ async fn main() {
         ms(begun.elapsed())
     );
     stop_all(&client, &specs).await;
+    confined(&client, &specs[0]).await;
     memory(&client, "at the end").await;
     client.shutdown(Duration::from_secs(1)).await.unwrap();
 }
@@ -125,6 +129,58 @@ async fn restarts(
     }
     report("kill to exit known to the client", &mut noticed);
     report("kill to new process", &mut restarted);
+}
+
+/// What limits and a sandbox add to a start, taken in turn.
+async fn confined(client: &Client, plain: &StartSpec) {
+    let mut limited = plain.clone();
+    limited.limits.memory_bytes_max = Some(64 << 20);
+    limited.limits.processes_max = Some(10);
+    let mut default = plain.clone();
+    default.sandbox = Some(Sandbox::default());
+    let mut full = plain.clone();
+    full.sandbox = Some(Sandbox {
+        files: Some(FileAccess {
+            read_only: Some(Vec::new()),
+            writable: vec!["/tmp".into()],
+            with_system: true,
+        }),
+        network: Some(NetworkAccess {
+            connect: vec![443],
+            ..NetworkAccess::default()
+        }),
+        ..Sandbox::default()
+    });
+    let mut told = plain.clone();
+    told.notify = true;
+    let kinds = [
+        ("plain start", plain.clone()),
+        ("with a notify socket", told),
+        ("with limits", limited),
+        ("with the default sandbox", default),
+        ("with files and ports", full),
+    ];
+    let mut times = kinds.each_ref().map(|_| Vec::new());
+    for turn in 0..CONFINED {
+        for (kind, (_, spec)) in kinds.iter().enumerate() {
+            let mut spec = spec.clone();
+            spec.instance = format!("c-{turn}-{kind}");
+            let begun = Instant::now();
+            let info = client.start(spec).await.unwrap();
+            times[kind].push(begun.elapsed());
+            let stop = StopSpec {
+                instance: info.instance.clone(),
+                signal: None,
+                grace_ms: Some(0),
+                target: Target::Tree,
+            };
+            client.stop(stop).await.unwrap();
+            client.forget(&info.instance, info.run).await.unwrap();
+        }
+    }
+    for ((name, _), times) in kinds.iter().zip(&mut times) {
+        report(name, times);
+    }
 }
 
 async fn mass_death(

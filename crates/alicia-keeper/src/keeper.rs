@@ -8,7 +8,7 @@
 //! ```
 //!
 //! At the end of a turn answers and events are written first; what can wait (records on disk, empty
-//! cgroups) comes after them.
+//! cgroups) comes after them, most of it some milliseconds later.
 
 mod chores;
 mod clients;
@@ -169,6 +169,8 @@ struct Keeper {
     logs: Logs,
     timers: Timers,
     chores: Vec<Chore>,
+    /// A timer for those that can wait is set.
+    are_chores_due: bool,
     is_shutting_down: bool,
     /// A look at limits is to come.
     is_polling: bool,
@@ -250,6 +252,7 @@ impl Keeper {
             logs: Logs::default(),
             timers: Timers::default(),
             chores: Vec::new(),
+            are_chores_due: false,
             is_shutting_down: false,
             is_polling: false,
             notifications_dropped: 0,
@@ -275,7 +278,7 @@ impl Keeper {
         loop {
             self.settle_scans_if_due();
             self.flush_clients();
-            self.do_chores();
+            self.do_urgent_chores();
             if self.is_shutting_down && self.ending.is_empty() && !self.has_living() {
                 return self.end();
             }
@@ -341,6 +344,7 @@ impl Keeper {
                 Timer::LogMarker => self.write_markers(),
                 Timer::Look => self.scans.is_timer_set = false,
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
+                Timer::Chores => self.do_chores(),
                 Timer::Limits => self.poll_limits(),
                 Timer::Notify(run) => self.hear_again(run),
                 Timer::Watchdog(run) => self.watchdog_timer(run, now_ms),

@@ -18,6 +18,8 @@ pub(crate) struct Process {
 
 /// Room for a `stat` line, so that one read is enough.
 const STAT_BYTES: usize = 1024;
+/// Room for all of `/proc/vmstat`.
+const VMSTAT_BYTES: usize = 8 * 1024;
 /// Room for most environments.
 const ENVIRONMENT_BYTES: usize = 16 * 1024;
 
@@ -157,7 +159,8 @@ pub(crate) fn own_rss_bytes() -> u64 {
 
 /// How often the kernel has killed for want of memory, on this machine since boot.
 pub(crate) fn out_of_memory_kills() -> u64 {
-    let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    let vmstat = read("/proc/vmstat", VMSTAT_BYTES).unwrap_or_default();
+    let vmstat = String::from_utf8_lossy(&vmstat);
     let line = vmstat
         .lines()
         .find_map(|line| line.strip_prefix("oom_kill "));

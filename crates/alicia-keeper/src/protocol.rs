@@ -67,7 +67,7 @@ pub enum FromKeeper {
     /// The first message.
     Hello(Hello),
     /// `[id, reply]` to the request of the same id.
-    Reply(u64, Reply),
+    Reply(u64, Box<Reply>),
     /// `[id, failure]`: the request was refused or failed.
     Failed(u64, Failure),
     /// Something happened. Decoded on its own, so that a host skips kinds that it does not know.

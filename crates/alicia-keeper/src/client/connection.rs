@@ -107,7 +107,7 @@ impl Connection {
 
     fn take(&mut self, message: FromKeeper) -> Result<()> {
         match message {
-            FromKeeper::Reply(id, reply) => self.answer(id, Ok(reply)),
+            FromKeeper::Reply(id, reply) => self.answer(id, Ok(*reply)),
             FromKeeper::Failed(id, failure) => self.answer(id, Err(Error::Refused(failure))),
             FromKeeper::Event(value) => self.hear(Event::from_value(value)),
             FromKeeper::Goodbye(failure) => return Err(Error::Refused(failure)),

@@ -81,7 +81,7 @@ impl Clients {
         // The asker may be gone.
         if let Some(connection) = self.connections.get_mut(&asker.client) {
             connection.queue(&match result {
-                Ok(reply) => FromKeeper::Reply(asker.id, reply),
+                Ok(reply) => FromKeeper::Reply(asker.id, Box::new(reply)),
                 Err(failure) => FromKeeper::Failed(asker.id, failure),
             });
         }

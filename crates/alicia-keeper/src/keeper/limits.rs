@@ -13,7 +13,7 @@ use std::os::fd::OwnedFd;
 use super::instance::Instance;
 use super::timers::Timer;
 use super::{Keeper, note};
-use crate::containment::{Container, TreeLimit};
+use crate::containment::{CgroupRoot, Container, TreeLimit};
 use crate::protocol::{ExitStatus, HeldBy, LimitState, Limits, StartSpec, Target, Usage};
 use crate::{clock, process_table};
 
@@ -249,7 +249,7 @@ impl Keeper {
             return Some(1);
         }
         let of_version_2 = match &instance.container {
-            Some(Container::Cgroup(cgroup)) => cgroup.out_of_memory_kills(),
+            Some(Container::Cgroup(cgroup)) if self.counts_memory() => cgroup.out_of_memory_kills(),
             _ => None,
         };
         of_version_2.or_else(|| {
@@ -259,10 +259,16 @@ impl Keeper {
         })
     }
 
+    /// Whether cgroups of version 2 have the memory controller here.
+    fn counts_memory(&self) -> bool {
+        let controllers = self.cgroups.as_ref().map(CgroupRoot::controllers);
+        controllers.is_ok_and(|all| all.iter().any(|it| it == "memory"))
+    }
+
     /// The most memory that its tree used, where a controller counts.
     pub(super) fn memory_peak(&self, instance: &Instance) -> Option<u64> {
         let of_version_2 = match &instance.container {
-            Some(Container::Cgroup(cgroup)) => cgroup.memory_peak(),
+            Some(Container::Cgroup(cgroup)) if self.counts_memory() => cgroup.memory_peak(),
             _ => None,
         };
         of_version_2.or_else(|| {

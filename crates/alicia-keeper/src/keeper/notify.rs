@@ -418,34 +418,44 @@ fn owns(instance: &Instance, pid: u32) -> bool {
 mod tests {
     use super::*;
 
-    fn check(text: &str, expect: Option<(&[(&str, &str)], bool, u32)>) {
-        let got = parse(text.as_bytes(), |pid| pid == 7);
-        let expect = expect.map(|(fields, wants_store, dropped)| Message {
-            fields: fields
-                .iter()
+    fn message(pairs: &[(&str, &str)]) -> Message {
+        let pairs = pairs.iter();
+        Message {
+            fields: pairs
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
-            wants_store,
-            dropped,
-        });
+            wants_store: false,
+            dropped: 0,
+        }
+    }
+
+    fn check(text: &str, expect: Option<Message>) {
+        let got = parse(text.as_bytes(), |pid| pid == 7);
         assert_eq!(got, expect, "{text:?}");
     }
 
     #[test]
     fn known_fields_are_taken_and_false_ones_counted() {
-        check("READY=1", Some((&[("READY", "1")], false, 0)));
+        check("READY=1", Some(message(&[("READY", "1")])));
+        let expect = message(&[("READY", "1"), ("STATUS", "last")]);
         check(
             "READY=1\nSTATUS=a=b\nSTATUS=last\nUNKNOWN=1\n",
-            Some((&[("READY", "1"), ("STATUS", "last")], false, 0)),
+            Some(expect),
         );
-        check(
-            "X_ALICIA_STEPS=3\nX_OTHER=1",
-            Some((&[("X_ALICIA_STEPS", "3")], false, 0)),
-        );
-        check("MAINPID=7", Some((&[("MAINPID", "7")], false, 0)));
-        check("MAINPID=1\nMAINPID=-1", Some((&[], false, 2)));
-        check("FDSTORE=1\nFDNAME=x", Some((&[], true, 0)));
-        check("BARRIER=1", Some((&[], false, 0)));
+        let expect = message(&[("X_ALICIA_STEPS", "3")]);
+        check("X_ALICIA_STEPS=3\nX_OTHER=1", Some(expect));
+        check("MAINPID=7", Some(message(&[("MAINPID", "7")])));
+        let two_lies = Message {
+            dropped: 2,
+            ..message(&[])
+        };
+        check("MAINPID=1\nMAINPID=-1", Some(two_lies));
+        let store = Message {
+            wants_store: true,
+            ..message(&[])
+        };
+        check("FDSTORE=1\nFDNAME=x", Some(store));
+        check("BARRIER=1", Some(message(&[])));
         check("", None);
         check("hello", None);
         assert_eq!(parse(b"READY=\xff", |_| true), None);

@@ -16,6 +16,8 @@ pub(super) enum Timer {
     Accept,
     /// Hear an instance again that said too much.
     Notify(u64),
+    /// Do what can wait.
+    Chores,
     /// Look at limits that nothing else holds.
     Limits,
     /// A watchdog may be over.

@@ -137,6 +137,7 @@ impl Keeper {
         program: &str,
         arguments: Vec<String>,
     ) -> std::result::Result<(), Failure> {
+        self.do_chores();
         // Lines that a flood dropped are counted in memory only.
         self.write_markers();
         let failed = |text: String, error: &io::Error| Failure {

@@ -272,7 +272,6 @@ async fn has_process_controller(fleet: &Fleet) -> bool {
     all.any(|it| it == "pids")
 }
 
-#[expect(clippy::disallowed_methods, reason = "tests are told by it")]
 fn requires_all() -> bool {
     std::env::var_os("ALICIA_REQUIRE_ALL").is_some_and(|it| it == "1")
 }

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr;
 
@@ -19,13 +19,14 @@ use libc::{c_int, c_long};
 
 /// Through, or the number of the error.
 type Outcome = Result<(), i32>;
+type Attempt = fn() -> Outcome;
 
 /// Exit codes of an attempt.
 pub(crate) const THROUGH: i32 = 7;
 pub(crate) const REFUSED: i32 = 8;
 
 /// All attempts by name.
-pub(crate) const ATTEMPTS: &[(&str, fn() -> Outcome)] = &[
+pub(crate) const ATTEMPTS: &[(&str, Attempt)] = &[
     // Files.
     ("read outside", || is(fs::read(outside("secret")))),
     ("list outside", || is(fs::read_dir(outside("")))),
@@ -183,10 +184,10 @@ pub(crate) const ATTEMPTS: &[(&str, fn() -> Outcome)] = &[
         ))
     }),
     ("new mount by descriptor", || {
-        looked(call(libc::SYS_fsopen, &[path(&"tmpfs".into()), 0]))
+        looked(call(libc::SYS_fsopen, &[path(Path::new("tmpfs")), 0]))
     }),
     ("copy of a mount", || {
-        looked(call(libc::SYS_open_tree, &[-100, path(&"/".into()), 1]))
+        looked(call(libc::SYS_open_tree, &[-100, path(Path::new("/")), 1]))
     }),
     // The kernel and the machine.
     ("io_uring", io_uring),
@@ -197,7 +198,13 @@ pub(crate) const ATTEMPTS: &[(&str, fn() -> Outcome)] = &[
     ("add a key", || {
         looked(call(
             libc::SYS_add_key,
-            &[path(&"user".into()), path(&"alicia-test".into()), 0, 0, -1],
+            &[
+                path(Path::new("user")),
+                path(Path::new("alicia-test")),
+                0,
+                0,
+                -1,
+            ],
         ))
     }),
     ("load a module", || {
@@ -355,7 +362,7 @@ fn of_victim(name: &str) -> PathBuf {
 }
 
 /// A string for the kernel, for the rest of this short life.
-fn path(path: &PathBuf) -> c_long {
+fn path(path: &Path) -> c_long {
     CString::new(path.to_str().unwrap()).unwrap().into_raw() as c_long
 }
 
@@ -502,7 +509,7 @@ fn fast_open() -> Outcome {
     let arguments = [libc::AF_INET, libc::SOCK_STREAM, 0].map(c_long::from);
     let socket = call(libc::SYS_socket, &arguments)?;
     let (address, length) = forbidden_address();
-    let data = path(&"x".into());
+    let data = path(Path::new("x"));
     call(
         libc::SYS_sendto,
         &[socket, data, 1, 0x2000_0000, address, length],
