@@ -202,7 +202,7 @@ async fn no_call_is_carried_out_twice_while_processes_are_killed() {
     }
     usable(&house, "notify", 3).await;
     let printed = house
-        .says(&["logs", "notifier", "-n", "100000"])
+        .says(&["logs", "notifier", "-n", "5000"])
         .exits(0)
         .stdout;
     let answered = outcomes
