@@ -41,7 +41,9 @@ impl Trace {
         let mut parts = text.split('-');
         let mut hex = |digits: usize| {
             let part = parts.next()?;
-            let is_hex = part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+            let is_hex = part
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
             (part.len() == digits && is_hex).then_some(part)
         };
         let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
@@ -81,7 +83,11 @@ impl Default for Trace {
 /// As a `traceparent`.
 impl fmt::Display for Trace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, self.flags)
+        write!(
+            f,
+            "00-{:032x}-{:016x}-{:02x}",
+            self.trace, self.span, self.flags
+        )
     }
 }
 
@@ -96,7 +102,9 @@ pub async fn scope<F: Future>(trace: Trace, from: &str, work: F) -> F::Output {
 
 /// The same for a message that was received, by the `traceparent` of its envelope.
 pub async fn scope_of_message<F: Future>(traceparent: Option<&str>, work: F) -> F::Output {
-    let trace = traceparent.and_then(Trace::parse).map_or_else(Trace::new, Trace::child);
+    let trace = traceparent
+        .and_then(Trace::parse)
+        .map_or_else(Trace::new, Trace::child);
     scope(trace, "bus", work).await
 }
 

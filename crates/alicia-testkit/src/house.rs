@@ -51,6 +51,8 @@ impl House {
         fs::write(directory.path().join("alicia.yaml"), file).expect("the file is written");
         let http = reqwest::Client::builder()
             .no_proxy()
+            // The host closes a connection on which nothing was asked for ten seconds.
+            .pool_idle_timeout(Duration::from_secs(5))
             .build()
             .expect("a client");
         Self {

@@ -20,6 +20,7 @@ mod command;
 mod error_pages;
 mod example;
 mod failure;
+mod hidden;
 mod log;
 mod pipe;
 mod show;

@@ -111,8 +111,9 @@ impl Witness {
                 if let Some(bus) = &self.bus {
                     bus.close().await;
                 }
-                // Who asked may have gone away meanwhile.
-                drop(done.map(|done| done.send(())));
+                if let Some(Err(())) = done.map(|done| done.send(())) {
+                    tracing::debug!("nobody waits for the last checkpoint any more");
+                }
                 return;
             }
         }
@@ -177,7 +178,9 @@ impl Witness {
                 }
                 // One that ends or is being restarted is looked at the next time.
                 Err(StoreError::Closed) => {}
-                Err(error) => tracing::warn!(module, %error, "the end of an audit log was not read"),
+                Err(error) => {
+                    tracing::warn!(module, %error, "the end of an audit log was not read")
+                }
             }
         }
         ids
@@ -188,7 +191,10 @@ impl Witness {
             number: seen.number + 1,
             at: self.clock.unix(),
             before: seen.line_hash.clone(),
-            heads: heads.iter().map(|(module, head)| (module.clone(), shown(head))).collect(),
+            heads: heads
+                .iter()
+                .map(|(module, head)| (module.clone(), shown(head)))
+                .collect(),
             key: self.key.public().thumbprint(),
             signature: String::new(),
         };
@@ -241,10 +247,17 @@ fn shown(head: &chain::Head) -> AuditHead {
 
 fn append(path: &Path, line: &str) -> io::Result<()> {
     if let Some(directory) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
     }
     let mut options = OpenOptions::new();
-    let mut file: File = options.create(true).append(true).mode(FILE_MODE).open(path)?;
+    let mut file: File = options
+        .create(true)
+        .append(true)
+        .mode(FILE_MODE)
+        .open(path)?;
     file.write_all(format!("{line}\n").as_bytes())?;
     file.sync_data()
 }

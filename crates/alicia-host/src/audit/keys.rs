@@ -28,7 +28,10 @@ pub(crate) struct AuditKeys {
 impl AuditKeys {
     /// Reads them, and makes what is not there.
     pub(crate) fn open(directory: &Path) -> io::Result<Self> {
-        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
         let signing = open_key(&directory.join(SIGNING))?;
         let hashing = open_key(&directory.join(HASHING))?;
         let public = directory.join(PUBLIC);
@@ -36,8 +39,12 @@ impl AuditKeys {
             write_new(&public, &signing.public().to_string())?;
         }
         // Both files have one form; of this one the 32 bytes are what is wanted.
-        let bytes = URL_SAFE_NO_PAD.decode(hashing.reveal()).map_err(io::Error::other)?;
-        let bytes = bytes.try_into().map_err(|_| io::Error::other("a key has 32 bytes"))?;
+        let bytes = URL_SAFE_NO_PAD
+            .decode(hashing.reveal())
+            .map_err(io::Error::other)?;
+        let bytes = bytes
+            .try_into()
+            .map_err(|_| io::Error::other("a key has 32 bytes"))?;
         Ok(Self {
             signing,
             hashing: Key::new(bytes),
@@ -68,7 +75,11 @@ fn open_key(path: &Path) -> io::Result<SigningKey> {
 
 fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create_new(true).mode(KEY_MODE).open(path)?;
+    let mut file = options
+        .write(true)
+        .create_new(true)
+        .mode(KEY_MODE)
+        .open(path)?;
     writeln!(file, "{text}")?;
     file.sync_all()
 }

@@ -58,10 +58,17 @@ impl Offline {
         let path = self.paths.database(HOST);
         let directory = path.with_file_name("");
         let mut builder = std::fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(directory).map_err(Error::Directory)?;
+        builder
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)
+            .map_err(Error::Directory)?;
         let options = Options::new(path, &[], Clock::system().for_store()).audit_key(keys.hashing);
         let store = Store::open(options)?;
-        #[expect(clippy::cast_possible_truncation, reason = "microseconds of this millennium")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "microseconds of this millennium"
+        )]
         let time_unix_us = (now_unix * 1e6) as i64;
         let write = store.write(move |tx| {
             let entry = Entry {
@@ -74,7 +81,8 @@ impl Offline {
             };
             audit::append(tx, &entry)
         });
-        let written: Result<i64, alicia_store::Error> = Origin::new("command line", "").scope(write).await;
+        let written: Result<i64, alicia_store::Error> =
+            Origin::new("command line", "").scope(write).await;
         store.close().await;
         written.map(drop).map_err(Error::Store)
     }

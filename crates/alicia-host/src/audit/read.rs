@@ -90,7 +90,11 @@ pub fn page(directory: &Path, query: &Query) -> Result<AuditPage, PageError> {
     let mut sources = Vec::new();
     let mut newest = query.after.clone().unwrap_or_default();
     for (module, path) in databases(directory)? {
-        if query.module.as_ref().is_some_and(|wanted| *wanted != module) {
+        if query
+            .module
+            .as_ref()
+            .is_some_and(|wanted| *wanted != module)
+        {
             continue;
         }
         let connection = open_to_read(&path)?;
@@ -119,9 +123,13 @@ pub fn page(directory: &Path, query: &Query) -> Result<AuditPage, PageError> {
     let mut rows = Vec::new();
     let mut looked_at = 0;
     while rows.len() < query.limit && looked_at < LOOKED_AT_MAX {
-        let Some((module, record)) = take(&mut sources)? else { break };
+        let Some((module, record)) = take(&mut sources)? else {
+            break;
+        };
         looked_at += 1;
-        let is_too_old = query.since_unix_us.is_some_and(|since| record.time_unix_us < since);
+        let is_too_old = query
+            .since_unix_us
+            .is_some_and(|since| record.time_unix_us < since);
         if is_too_old && !is_forward {
             // The rest of this module is older still.
             if let Some(source) = sources.iter_mut().find(|source| source.module == module) {
@@ -136,9 +144,16 @@ pub fn page(directory: &Path, query: &Query) -> Result<AuditPage, PageError> {
         }
     }
     let places = |sources: &[Source]| {
-        Places(sources.iter().map(|source| (source.module.clone(), source.at)).collect())
+        Places(
+            sources
+                .iter()
+                .map(|source| (source.module.clone(), source.at))
+                .collect(),
+        )
     };
-    let is_over = sources.iter().all(|source| source.next.is_none() && source.is_at_end);
+    let is_over = sources
+        .iter()
+        .all(|source| source.next.is_none() && source.is_at_end);
     let after = if is_forward { places(&sources) } else { newest };
     Ok(AuditPage {
         rows,
@@ -165,7 +180,13 @@ fn take(sources: &mut [Source]) -> Result<Option<(String, Record)>, Error> {
         let Some(time) = source.next.as_ref().map(|record| record.time_unix_us) else {
             continue;
         };
-        let is_better = |best: i64| if source.is_forward { time < best } else { time > best };
+        let is_better = |best: i64| {
+            if source.is_forward {
+                time < best
+            } else {
+                time > best
+            }
+        };
         if chosen.is_none_or(|(_, best)| is_better(best)) {
             chosen = Some((at, time));
         }
@@ -188,7 +209,11 @@ impl Source {
         if self.next.is_some() || self.is_at_end {
             return Ok(());
         }
-        let cursor = if self.is_forward { Cursor::After(self.at) } else { Cursor::Before(self.at) };
+        let cursor = if self.is_forward {
+            Cursor::After(self.at)
+        } else {
+            Cursor::Before(self.at)
+        };
         self.rows = list(&self.connection, cursor, READ_ROWS)?.into_iter();
         self.next = self.rows.next();
         self.is_at_end = self.next.is_none();
@@ -199,12 +224,23 @@ impl Source {
 impl Query {
     fn admits(&self, row: &AuditRow) -> bool {
         let has = |text: &str| {
-            let fields = [&row.actor, &row.action, &row.target, &row.origin, &row.trace];
+            let fields = [
+                &row.actor,
+                &row.action,
+                &row.target,
+                &row.origin,
+                &row.trace,
+            ];
             fields.iter().any(|field| field.contains(text)) || row.detail.to_string().contains(text)
         };
-        self.by.as_ref().is_none_or(|by| row.actor.contains(by.as_str()))
+        self.by
+            .as_ref()
+            .is_none_or(|by| row.actor.contains(by.as_str()))
             && self.grep.as_ref().is_none_or(|text| has(text))
-            && self.outcome.as_ref().is_none_or(|outcome| row.outcome == *outcome)
+            && self
+                .outcome
+                .as_ref()
+                .is_none_or(|outcome| row.outcome == *outcome)
     }
 }
 

@@ -79,11 +79,6 @@ impl Recorder {
         (recorder, counter.run(queue))
     }
 
-    /// The host's database.
-    pub(crate) fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// Refusals that found no room in the queue.
     pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
@@ -115,11 +110,7 @@ impl Recorder {
     }
 }
 
-fn append(
-    tx: &alicia_store::Transaction<'_>,
-    time_unix_us: i64,
-    act: &Act,
-) -> Result<i64, Error> {
+fn append(tx: &alicia_store::Transaction<'_>, time_unix_us: i64, act: &Act) -> Result<i64, Error> {
     let entry = Entry {
         time_unix_us,
         actor: &act.actor,
@@ -187,8 +178,13 @@ impl Counter {
 
     async fn end_windows(&mut self, age: Duration) {
         let now = self.clock.now();
-        let over = self.kinds.extract_if(|_, window| now.saturating_duration_since(window.since) >= age);
-        let over: Vec<Window> = over.map(|(_, window)| window).filter(|window| window.more > 0).collect();
+        let over = self
+            .kinds
+            .extract_if(|_, window| now.saturating_duration_since(window.since) >= age);
+        let over: Vec<Window> = over
+            .map(|(_, window)| window)
+            .filter(|window| window.more > 0)
+            .collect();
         for Window { more, last, .. } in over {
             self.write(last, more).await;
         }
@@ -209,7 +205,11 @@ impl Counter {
             actor: kind.actor,
             action: kind.action,
             target: kind.target,
-            outcome: if is_denied { Outcome::Denied } else { Outcome::Failed },
+            outcome: if is_denied {
+                Outcome::Denied
+            } else {
+                Outcome::Failed
+            },
             detail,
         };
         let time_unix_us = self.clock.unix_us();
@@ -259,14 +259,24 @@ mod tests {
         assert_eq!(recorder.lost(), 4);
         drop(recorder);
         counter.await;
-        let rows = store.read(|connection| list(connection, Cursor::After(0), 1_000)).await.expect("rows");
+        let rows = store
+            .read(|connection| list(connection, Cursor::After(0), 1_000))
+            .await
+            .expect("rows");
         let count = |actor: &str| -> u64 {
             let rows = rows.iter().filter(|row| row.actor == actor);
-            rows.map(|row| row.detail["repeated"].as_u64().unwrap_or(1)).sum()
+            rows.map(|row| row.detail["repeated"].as_u64().unwrap_or(1))
+                .sum()
         };
-        assert_eq!((count("key/a"), count("key/b7"), count("key/c")), (200, 1, 6));
+        assert_eq!(
+            (count("key/a"), count("key/b7"), count("key/c")),
+            (200, 1, 6)
+        );
         assert_eq!(rows.len(), 2 + 50 + 2);
-        assert!(rows.iter().all(|row| row.outcome == Outcome::Denied && row.trace == "00ff"));
+        assert!(
+            rows.iter()
+                .all(|row| row.outcome == Outcome::Denied && row.trace == "00ff")
+        );
     }
 
     #[tokio::test]

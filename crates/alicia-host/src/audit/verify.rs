@@ -48,7 +48,10 @@ pub fn verify(places: &Places<'_>) -> io::Result<AuditVerdict> {
         chains.push(verify_chain(module, &path, &expected));
     }
     for (module, expected) in std::mem::take(&mut witnessed.by_module) {
-        let what = format!("the database is gone; checkpoints saw {} of its rows", expected.len());
+        let what = format!(
+            "the database is gone; checkpoints saw {} of its rows",
+            expected.len()
+        );
         chains.push(AuditChain {
             module,
             rows: 0,
@@ -90,7 +93,10 @@ fn verify_chain(module: String, path: &Path, expected: &[Expected]) -> AuditChai
             witnesses,
             faults: vec![AuditFault {
                 at: 0,
-                what: format!("it cannot be read: {}", alicia_module::api::error::chain(&error)),
+                what: format!(
+                    "it cannot be read: {}",
+                    alicia_module::api::error::chain(&error)
+                ),
             }],
         },
     }
@@ -106,7 +112,10 @@ fn read_checkpoints(places: &Places<'_>) -> Witnessed {
             return witnessed;
         }
         Err(error) => {
-            witnessed.fault(0, format!("the file of checkpoints cannot be read: {error}"));
+            witnessed.fault(
+                0,
+                format!("the file of checkpoints cannot be read: {error}"),
+            );
             return witnessed;
         }
     };
@@ -117,7 +126,9 @@ fn read_checkpoints(places: &Places<'_>) -> Witnessed {
     let mut before: Option<Line> = None;
     let mut seen = BTreeSet::new();
     for (at, line) in (1..).zip(BufReader::new(file).lines()) {
-        let read = line.map_err(|error| error.to_string()).and_then(|line| read_line(&line, key));
+        let read = line
+            .map_err(|error| error.to_string())
+            .and_then(|line| read_line(&line, key));
         match read {
             Ok(line) => {
                 witnessed.check_order(at, &line, before.as_ref());
@@ -135,7 +146,8 @@ fn read_checkpoints(places: &Places<'_>) -> Witnessed {
 
 impl Witnessed {
     fn check_order(&mut self, at: i64, line: &Line, before: Option<&Line>) {
-        let (number, hash) = before.map_or((0, ""), |line| (line.checkpoint.number, line.hash.as_str()));
+        let (number, hash) =
+            before.map_or((0, ""), |line| (line.checkpoint.number, line.hash.as_str()));
         if line.checkpoint.number != number + 1 || line.checkpoint.before != hash {
             let found = line.checkpoint.number;
             self.fault(at, format!("line {at}: checkpoint {found} does not follow checkpoint {number}: lines are missing"));
@@ -150,11 +162,14 @@ impl Witnessed {
             let Some(hash) = from_hex(&head.hash).filter(|_| head.id > 0 && is_new) else {
                 continue;
             };
-            self.by_module.entry(module.clone()).or_default().push(Expected {
-                id: head.id,
-                hash,
-                witness: format!("checkpoint {}", line.checkpoint.number),
-            });
+            self.by_module
+                .entry(module.clone())
+                .or_default()
+                .push(Expected {
+                    id: head.id,
+                    hash,
+                    witness: format!("checkpoint {}", line.checkpoint.number),
+                });
         }
     }
 
@@ -168,8 +183,15 @@ impl Witnessed {
 fn from_hex(text: &str) -> Option<Hash> {
     let digits: Vec<u8> = text
         .chars()
-        .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+        .map(|digit| {
+            digit
+                .to_digit(16)
+                .and_then(|digit| u8::try_from(digit).ok())
+        })
         .collect::<Option<_>>()?;
-    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]).collect();
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair[0] * 16 + pair[1])
+        .collect();
     bytes.try_into().ok()
 }

@@ -8,7 +8,7 @@ use alicia_contract::audit::{AuditCheckpoint, AuditPage, AuditVerdict};
 use alicia_contract::platform::Scope;
 use alicia_identity::Identity;
 use alicia_module::api::{Access, Answer, Api, Params};
-use alicia_module::{ApiError, Operation};
+use alicia_module::{ApiError, Exposition, Operation};
 use alicia_store::audit::Outcome;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
@@ -41,6 +41,31 @@ pub(crate) struct AuditDesk {
     /// The directory of the keys.
     pub(crate) keys: PathBuf,
     pub(crate) last_checkpoint: watch::Receiver<Option<AuditCheckpoint>>,
+}
+
+impl AuditDesk {
+    /// For `/metrics`.
+    #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^53")]
+    pub(super) fn metrics(&self) -> String {
+        let mut out = Exposition::default();
+        out.begin("host");
+        let help = "Refusals that are not in the audit log, because too many waited.";
+        out.counter(
+            "audit_refusals_lost_total",
+            help,
+            &[],
+            self.recorder.lost() as f64,
+        );
+        let last = self.last_checkpoint.borrow();
+        let (number, at) = last
+            .as_ref()
+            .map_or((0, 0.0), |last| (last.number, last.at));
+        let help = "The number of the last signed checkpoint of the audit log.";
+        out.gauge("audit_checkpoint_number", help, &[], number as f64);
+        let help = "When it was made, in Unix seconds.";
+        out.gauge("audit_checkpoint_timestamp_seconds", help, &[], at);
+        out.text()
+    }
 }
 
 /// Which rows.
@@ -77,16 +102,22 @@ pub(super) fn with(api: Api<Platform>) -> Api<Platform> {
         rows,
     )
     .with(
-        Operation::get("/api/audit/verify", "Walks along the whole audit log and says what is wrong where.")
-            .access(admin)
-            .answers::<AuditVerdict>(200, "What was found."),
+        Operation::get(
+            "/api/audit/verify",
+            "Walks along the whole audit log and says what is wrong where.",
+        )
+        .access(admin)
+        .answers::<AuditVerdict>(200, "What was found."),
         verify_all,
     )
     .with(
-        Operation::get("/api/audit/checkpoint", "The last signed checkpoint, to be kept elsewhere.")
-            .access(admin)
-            .answers::<AuditCheckpoint>(200, "The checkpoint.")
-            .refuses(404, "There is none yet."),
+        Operation::get(
+            "/api/audit/checkpoint",
+            "The last signed checkpoint, to be kept elsewhere.",
+        )
+        .access(admin)
+        .answers::<AuditCheckpoint>(200, "The checkpoint.")
+        .refuses(404, "There is none yet."),
         checkpoint,
     )
 }
@@ -98,28 +129,43 @@ async fn rows(
     let query = query(params, platform.clock.unix_us())?;
     let databases = platform.audit.databases.clone();
     let page = blocking(move || read::page(&databases, &query)).await?;
-    page.map(Answer).map_err(|error| ApiError::internal("host", &error))
+    page.map(Answer)
+        .map_err(|error| ApiError::internal("host", &error))
 }
 
 fn query(params: AuditParams, now_unix_us: i64) -> Result<Query, ApiError> {
     let limit = params.limit.unwrap_or(LIMIT_DEFAULT);
     if !(1..=LIMIT_MAX).contains(&limit) {
-        return Err(invalid("limit", format!("found {limit}, expected 1 to {LIMIT_MAX}")));
+        return Err(invalid(
+            "limit",
+            format!("found {limit}, expected 1 to {LIMIT_MAX}"),
+        ));
     }
     for (name, text) in [("by", &params.by), ("grep", &params.grep)] {
         let chars = text.as_ref().map_or(0, |text| text.chars().count());
         if chars > TEXT_CHARS_MAX {
-            return Err(invalid(name, format!("found {chars} characters, at most {TEXT_CHARS_MAX}")));
+            return Err(invalid(
+                name,
+                format!("found {chars} characters, at most {TEXT_CHARS_MAX}"),
+            ));
         }
     }
     if let Some(outcome) = params.outcome.as_deref()
         && !["done", "failed", "denied"].contains(&outcome)
     {
-        return Err(invalid("outcome", format!("found {outcome:?}, expected done, failed or denied")));
+        return Err(invalid(
+            "outcome",
+            format!("found {outcome:?}, expected done, failed or denied"),
+        ));
     }
     let cursor = |name: &'static str, text: Option<String>| {
         let parse = |text: String| {
-            let fault = || invalid(name, "this is no cursor: take `before` or `after` of an answer".to_owned());
+            let fault = || {
+                invalid(
+                    name,
+                    "this is no cursor: take `before` or `after` of an answer".to_owned(),
+                )
+            };
             Cursor::parse(&text).ok_or_else(fault)
         };
         text.map(parse).transpose()
@@ -128,7 +174,9 @@ fn query(params: AuditParams, now_unix_us: i64) -> Result<Query, ApiError> {
     Ok(Query {
         before: cursor("before", params.before)?,
         after: cursor("after", params.after)?,
-        since_unix_us: params.since.map(|since| now_unix_us.saturating_sub(ago(since))),
+        since_unix_us: params
+            .since
+            .map(|since| now_unix_us.saturating_sub(ago(since))),
         by: params.by,
         grep: params.grep,
         module: params.module,
@@ -160,7 +208,10 @@ async fn verify_all(State(platform): State<Platform>) -> Result<Answer<AuditVerd
             key: keys::public_key(&desk.keys).ok(),
         })
     });
-    verdict.await?.map(Answer).map_err(|error| ApiError::internal("host", &error))
+    verdict
+        .await?
+        .map(Answer)
+        .map_err(|error| ApiError::internal("host", &error))
 }
 
 async fn checkpoint(State(platform): State<Platform>) -> Result<Answer<AuditCheckpoint>, ApiError> {

@@ -220,7 +220,7 @@ async fn metrics(
     }
     Ok((
         [(header::CONTENT_TYPE, METRICS_CONTENT_TYPE)],
-        platform.house.metrics(),
+        platform.house.metrics() + &platform.audit.metrics(),
     )
         .into_response())
 }

@@ -40,7 +40,12 @@ impl Asked {
     fn of(request: &Request) -> Self {
         Self {
             method: request.method().clone(),
-            path: request.uri().path().chars().take(TARGET_CHARS_MAX).collect(),
+            path: request
+                .uri()
+                .path()
+                .chars()
+                .take(TARGET_CHARS_MAX)
+                .collect(),
         }
     }
 
@@ -62,7 +67,9 @@ impl Asked {
 /// The outermost: gives the request a trace, ours or the caller's, and notes what the guard refuses.
 pub(super) async fn trace(recorder: Recorder, request: Request, next: Next) -> Response {
     let given = request.headers().get(TRACEPARENT);
-    let given = given.and_then(|value| value.to_str().ok()).and_then(Trace::parse);
+    let given = given
+        .and_then(|value| value.to_str().ok())
+        .and_then(Trace::parse);
     let trace = given.map_or_else(Trace::new, Trace::child);
     let peer = request.extensions().get::<Peer>();
     let from = peer.map_or_else(|| "rest".to_owned(), |peer| format!("rest {}", peer.0));
@@ -85,12 +92,16 @@ pub(super) async fn trace(recorder: Recorder, request: Request, next: Next) -> R
 /// Within the guard: notes what an operation refuses to somebody known, and whatever was not done of what changes
 /// something.
 pub(super) async fn note(recorder: Recorder, request: Request, next: Next) -> Response {
-    let identity = request.extensions().get::<Identity>().map(ToString::to_string);
+    let identity = request
+        .extensions()
+        .get::<Identity>()
+        .map(ToString::to_string);
     let asked = Asked::of(&request);
     let mut response = next.run(request).await;
     let status = response.status();
     let is_refused = matches!(status.as_u16(), 401 | 403);
-    let is_undone = !asked.method.is_safe() && (status.is_client_error() || status.is_server_error());
+    let is_undone =
+        !asked.method.is_safe() && (status.is_client_error() || status.is_server_error());
     if is_refused || is_undone {
         let actor = identity.unwrap_or_else(|| STRANGER.to_owned());
         recorder.refused(asked.refused(actor, &response));

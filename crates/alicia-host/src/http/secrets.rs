@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::platform::Platform;
 use crate::audit::record::Act;
@@ -32,9 +32,12 @@ pub(crate) struct NewSecret {
 pub(super) fn with(api: Api<Platform>) -> Api<Platform> {
     let admin = Access::Scope(Scope::Admin);
     api.with(
-        Operation::get("/api/secrets", "Every stored secret, without its value, and who uses it.")
-            .access(admin)
-            .answers::<Vec<SecretInfo>>(200, "The secrets, by name."),
+        Operation::get(
+            "/api/secrets",
+            "Every stored secret, without its value, and who uses it.",
+        )
+        .access(admin)
+        .answers::<Vec<SecretInfo>>(200, "The secrets, by name."),
         list,
     )
     .with(
@@ -47,12 +50,15 @@ pub(super) fn with(api: Api<Platform>) -> Api<Platform> {
         set,
     )
     .with(
-        Operation::post("/api/secrets/{name}/rotate", "Gives a secret that is there a new value.")
-            .access(admin)
-            .body::<NewSecret>()
-            .answers::<SecretInfo>(200, "Starts from now on get the new value.")
-            .refuses(404, "There is no such secret.")
-            .refuses(422, "A value that cannot be used."),
+        Operation::post(
+            "/api/secrets/{name}/rotate",
+            "Gives a secret that is there a new value.",
+        )
+        .access(admin)
+        .body::<NewSecret>()
+        .answers::<SecretInfo>(200, "Starts from now on get the new value.")
+        .refuses(404, "There is no such secret.")
+        .refuses(422, "A value that cannot be used."),
         rotate,
     )
     .with(
@@ -67,7 +73,12 @@ pub(super) fn with(api: Api<Platform>) -> Api<Platform> {
 async fn list(State(platform): State<Platform>) -> Result<Answer<Vec<SecretInfo>>, ApiError> {
     let vault = platform.vault.clone();
     let secrets = blocking(move || vault.list()).await?;
-    Ok(Answer(secrets.into_iter().map(|secret| platform.secret(secret)).collect()))
+    Ok(Answer(
+        secrets
+            .into_iter()
+            .map(|secret| platform.secret(secret))
+            .collect(),
+    ))
 }
 
 async fn set(
@@ -77,8 +88,12 @@ async fn set(
     Body(new): Body<NewSecret>,
 ) -> Result<Answer<SecretInfo>, ApiError> {
     let value = new.value()?;
-    platform.note(&caller.to_string(), "set", &name, Outcome::Done).await?;
-    platform.store_secret(&caller.to_string(), name, value).await
+    platform
+        .note(&caller.to_string(), "set", &name, Outcome::Done)
+        .await?;
+    platform
+        .store_secret(&caller.to_string(), name, value)
+        .await
 }
 
 async fn rotate(
@@ -89,12 +104,19 @@ async fn rotate(
 ) -> Result<Answer<SecretInfo>, ApiError> {
     let value = new.value()?;
     let (vault, wanted) = (platform.vault.clone(), name.clone());
-    let is_there = blocking(move || vault.list()).await?.iter().any(|secret| secret.name == wanted);
+    let is_there = blocking(move || vault.list())
+        .await?
+        .iter()
+        .any(|secret| secret.name == wanted);
     if !is_there {
         return Err(problem(&Error::NoSuchSecret(name)));
     }
-    platform.note(&caller.to_string(), "rotate", &name, Outcome::Done).await?;
-    platform.store_secret(&caller.to_string(), name, value).await
+    platform
+        .note(&caller.to_string(), "rotate", &name, Outcome::Done)
+        .await?;
+    platform
+        .store_secret(&caller.to_string(), name, value)
+        .await
 }
 
 async fn remove(
@@ -102,12 +124,16 @@ async fn remove(
     Caller(caller): Caller,
     PathParams(name): PathParams<String>,
 ) -> Result<Answer<SecretInfo>, ApiError> {
-    platform.note(&caller.to_string(), "remove", &name, Outcome::Done).await?;
+    platform
+        .note(&caller.to_string(), "remove", &name, Outcome::Done)
+        .await?;
     let (vault, removed) = (platform.vault.clone(), name.clone());
     match blocking(move || vault.remove(&removed)).await {
         Ok(secret) => Ok(Answer(platform.secret(secret))),
         Err(error) => {
-            platform.note(&caller.to_string(), "remove", &name, Outcome::Failed).await?;
+            platform
+                .note(&caller.to_string(), "remove", &name, Outcome::Failed)
+                .await?;
             Err(error)
         }
     }
@@ -144,7 +170,13 @@ impl Platform {
     }
 
     /// Written down before it is done.
-    async fn note(&self, actor: &str, verb: &str, name: &str, outcome: Outcome) -> Result<(), ApiError> {
+    async fn note(
+        &self,
+        actor: &str,
+        verb: &str,
+        name: &str,
+        outcome: Outcome,
+    ) -> Result<(), ApiError> {
         if !is_name(name) {
             return Err(problem(&Error::BadName(name.to_owned())));
         }
@@ -188,11 +220,21 @@ async fn blocking<T: Send + 'static>(
 
 fn problem(error: &Error) -> ApiError {
     let (status, code, title) = match error {
-        Error::NoSuchSecret(_) => (StatusCode::NOT_FOUND, "host.no_such_secret", "No such secret"),
-        Error::BadName(_) | Error::BadValue { .. } => {
-            (StatusCode::UNPROCESSABLE_ENTITY, "host.unusable_secret", "It cannot be used")
-        }
-        Error::TooMany(_) => (StatusCode::CONFLICT, "host.too_many_secrets", "Too many secrets"),
+        Error::NoSuchSecret(_) => (
+            StatusCode::NOT_FOUND,
+            "host.no_such_secret",
+            "No such secret",
+        ),
+        Error::BadName(_) | Error::BadValue { .. } => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "host.unusable_secret",
+            "It cannot be used",
+        ),
+        Error::TooMany(_) => (
+            StatusCode::CONFLICT,
+            "host.too_many_secrets",
+            "Too many secrets",
+        ),
         Error::File { .. }
         | Error::OpenKey { .. }
         | Error::BadKey { .. }
@@ -216,6 +258,7 @@ fn unusable(detail: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn read(value: Value) -> Result<Secret, ApiError> {
         let new: NewSecret = serde_json::from_value(value).expect("it has the form");
@@ -225,9 +268,19 @@ mod tests {
 
     #[test]
     fn a_value_is_text_or_base64() {
-        assert_eq!(read(json!({"value": "hunter2"})).expect("text").expose(), b"hunter2");
-        assert_eq!(read(json!({"base64": "AP8="})).expect("bytes").expose(), [0, 255]);
-        for bad in [json!({}), json!({"value": "a", "base64": "YQ=="}), json!({"base64": "?"})] {
+        assert_eq!(
+            read(json!({"value": "hunter2"})).expect("text").expose(),
+            b"hunter2"
+        );
+        assert_eq!(
+            read(json!({"base64": "AP8="})).expect("bytes").expose(),
+            [0, 255]
+        );
+        for bad in [
+            json!({}),
+            json!({"value": "a", "base64": "YQ=="}),
+            json!({"base64": "?"}),
+        ] {
             assert!(read(bad.clone()).is_err(), "{bad}");
         }
     }

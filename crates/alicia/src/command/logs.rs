@@ -11,6 +11,9 @@ use crate::api::{ApiClient, quoted};
 use crate::cli::{Global, Logs};
 use crate::failure::Outcome;
 
+/// The name under which the log of the host is found.
+const HOST: &str = "system";
+
 /// The names of services that are shown side by side get these in turn.
 const COLOURS: [AnsiColor; 6] = [
     AnsiColor::Cyan,
@@ -24,6 +27,7 @@ const COLOURS: [AnsiColor; 6] = [
 pub(super) async fn run(global: &Global, logs: &Logs) -> Outcome {
     let api = ApiClient::find(global)?;
     let services = match logs.services.as_slice() {
+        [] if logs.host => vec![HOST.to_owned()],
         [] => {
             let fleet: FleetStatus = api.get("/api/orchestrator/status").await?;
             fleet
@@ -57,8 +61,11 @@ fn path(logs: &Logs, service: &str) -> String {
     if let Some(since) = logs.since {
         query.push(format!("since={since}"));
     }
-    if let Some(text) = &logs.grep {
-        query.push(format!("grep={}", quoted(text)));
+    if let Some(until) = logs.until {
+        query.push(format!("until={until}"));
+    }
+    for (name, text) in [("grep", &logs.grep), ("level", &logs.level), ("trace", &logs.trace)] {
+        query.extend(text.iter().map(|text| format!("{name}={}", quoted(text))));
     }
     format!(
         "/api/orchestrator/services/{}/logs?{}",

@@ -30,6 +30,7 @@ pub(super) fn run(global: &Global, run: &RunModules) -> Outcome {
     global.set.push(format!("http.listen={}", run.listen));
     let loaded = place::load_file(&global)?;
     let paths = Paths::new(place::data_directory(&global, Some(&loaded))?, &loaded.base);
+    crate::hidden::hide();
     log::start(&loaded.settings.log);
     let alone = Alone {
         modules: run.modules.clone(),
@@ -68,7 +69,7 @@ async fn host(global: Global, loaded: Loaded, paths: &Paths, alone: Alone) -> Ou
         loaded,
         data: paths.data().to_owned(),
         program: place::program()?,
-        reread: Box::new(move || file.load(&global)),
+        reread: Box::new(move |text| file.load_text(&global, text)),
         error_pages: ERROR_PAGES,
         clock: Clock::system(),
         alone: Some(alone),

@@ -7,7 +7,7 @@ mod table;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use alicia_host::{Host, HostHandle, HostOptions, Loaded};
+use alicia_host::{Host, HostHandle, HostOptions, Loaded, Reread};
 use alicia_identity::Identity;
 use alicia_module::{Clock, Paths};
 use anyhow::Context as _;
@@ -18,7 +18,7 @@ use crate::api::ApiClient;
 use crate::cli::{Global, Up};
 use crate::error_pages::ERROR_PAGES;
 use crate::failure::{EXIT_FAILED, Outcome};
-use crate::log;
+use crate::log::{self, Beside};
 use crate::modules::MODULES;
 use crate::place::{self, FleetFile};
 
@@ -35,11 +35,9 @@ pub(super) fn run(global: &Global, up: &Up) -> Outcome {
         return super::wait_for(background::run(global, up, &paths));
     }
     let has_table = !up.background && !up.no_table && std::io::stdout().is_terminal();
-    if has_table {
-        log::start_in_file(&loaded.settings.log, &paths.host_log())?;
-    } else {
-        log::start(&loaded.settings.log);
-    }
+    crate::hidden::hide();
+    let beside = if has_table { Beside::Nothing } else { Beside::Stderr };
+    log::start_in_file(&loaded.settings.log, &paths.host_log(), beside)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -86,11 +84,9 @@ fn select(mut loaded: Loaded, up: &Up) -> Loaded {
     loaded
 }
 
-type Reread = Box<dyn Fn() -> Result<Loaded, Vec<alicia_file::Fault>> + Send + Sync>;
-
-fn rereader(global: Global, up: Up) -> Reread {
+fn rereader(global: Global, up: Up) -> Box<Reread> {
     let file = FleetFile::find(&global);
-    Box::new(move || Ok(select(file.load(&global)?, &up)))
+    Box::new(move |text| Ok(select(file.load_text(&global, text)?, &up)))
 }
 
 /// Control-C and SIGTERM end the fleet and then the host; a second one ends the host at once and leaves the
