@@ -8,6 +8,7 @@
 
 mod bus;
 mod causes;
+mod confined;
 mod life;
 mod rest;
 mod support;
