@@ -1,7 +1,7 @@
 //! The one task that changes the monitor: takes what happened, in order, and hands on what is to be done.
 //! It waits for nothing but events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::core::alerts::Change;
-use crate::core::{Action, Event, Monitor, Now};
+use crate::core::{Action, Event, Monitor, Now, Turn};
 
 /// Events that may wait: a tick of a large fleet's probes, several times over.
 pub(crate) const EVENTS_MAX: usize = 8_192;
@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     started: Instant,
     /// Changes of alerts that found no room in the queue.
     pub(crate) changes_lost: AtomicU64,
+    /// Changes of state that found no room in the queue of the history.
+    pub(crate) turns_lost: AtomicU64,
 }
 
 /// What the actor wakes.
@@ -48,6 +50,10 @@ pub(crate) struct Signals {
     pub(crate) targets: Notify,
     /// Services to be asked for a heartbeat.
     pub(crate) ask: Mutex<BTreeSet<ServiceName>>,
+    /// Services to be restarted, and why.
+    pub(crate) restarts: Mutex<BTreeMap<ServiceName, String>>,
+    /// There are such.
+    pub(crate) restart: Notify,
 }
 
 /// The task.
@@ -56,6 +62,7 @@ pub(crate) struct Actor {
     pub(crate) signals: Arc<Signals>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) changes: mpsc::Sender<Change>,
+    pub(crate) turns: mpsc::Sender<Turn>,
 }
 
 // === impl Handle ===
@@ -100,6 +107,7 @@ impl Shared {
             clock,
             started,
             changes_lost,
+            turns_lost: AtomicU64::new(0),
         }
     }
 
@@ -124,6 +132,14 @@ impl Signals {
     /// The services to be asked, which are then forgotten.
     pub(crate) fn take_asked(&self) -> BTreeSet<ServiceName> {
         std::mem::take(&mut *self.ask.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Signals {
+    /// The services to be restarted, which are then forgotten.
+    pub(crate) fn take_restarts(&self) -> BTreeMap<ServiceName, String> {
+        let mut restarts = self.restarts.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *restarts)
     }
 }
 
@@ -163,7 +179,19 @@ impl Actor {
                     }
                 }
                 Action::Changed => self.signals.picture.notify_one(),
+                Action::Turned(turn) => {
+                    // A turn that finds no room is a gap in the history, no false judgement.
+                    if self.turns.try_send(turn).is_err() {
+                        self.shared.turns_lost.fetch_add(1, Relaxed);
+                    }
+                }
                 Action::Targets => self.signals.targets.notify_one(),
+                Action::Restart(service, why) => {
+                    let restarts = self.signals.restarts.lock();
+                    let mut restarts = restarts.unwrap_or_else(PoisonError::into_inner);
+                    restarts.insert(service, why);
+                    self.signals.restart.notify_one();
+                }
                 Action::Ask(service) => {
                     self.signals
                         .ask

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use alicia_bus::{Bus, Connections};
 use alicia_contract::health::{ALERTS, Alert};
+use alicia_failpoint::failpoint;
 use alicia_module::Clock;
 use alicia_store::{Error as StoreError, Store, outbox};
 use tokio::sync::{Notify, mpsc};
@@ -43,7 +44,7 @@ pub(crate) struct Progress {
 pub(crate) async fn keep(
     store: Store,
     bus: Bus,
-    mut changes: mpsc::Receiver<Change>,
+    (mut changes, desk): (mpsc::Receiver<Change>, mpsc::Sender<Alert>),
     progress: Arc<Progress>,
 ) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
@@ -60,6 +61,10 @@ pub(crate) async fn keep(
                 tracing::error!(%error, "alerts were not written; they are told once");
                 tell_once(&bus, &rows).await;
             }
+        }
+        // What is stored is also for those who are to be notified. A desk that closes does not listen.
+        for change in rows.iter() {
+            drop(desk.send(change.alert.clone()).await);
         }
     }
 }
@@ -113,7 +118,11 @@ async fn send_all(store: &Store, bus: &Bus, progress: &Progress) -> Result<(), H
         }
         for message in messages {
             match serde_json::from_slice::<Alert>(&message.payload) {
-                Ok(alert) => publish(bus, &alert).await?,
+                Ok(alert) => {
+                    failpoint("health.stored");
+                    publish(bus, &alert).await?;
+                    failpoint("health.published");
+                }
                 Err(error) => tracing::warn!(%error, "a waiting alert cannot be read"),
             }
             store

@@ -1,7 +1,12 @@
 //! The section `health` of `alicia.yaml`. The doc comments are the user's reference.
 
+pub mod notify;
+mod read;
+
 use std::time::Duration;
 
+use alicia_contract::fleet::AgentLimits;
+use alicia_contract::fleet::Fleet;
 use alicia_contract::unit::Period;
 use alicia_module::ConfigFault;
 use schemars::JsonSchema;
@@ -9,6 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::Settings;
 use crate::core::flap::FlapLimits;
+use crate::status_page::StatusPage;
+use notify::{AutoRestart, Channels, Escalation, Inhibit, MaintenanceWindow, Notifications};
 
 /// A tick this often looks for what is overdue.
 pub(crate) const TICK: Duration = Duration::from_millis(250);
@@ -33,10 +40,32 @@ pub struct Config {
     pub offline_after: Period,
     /// When a service changes too often.
     pub flapping: Flapping,
+    /// How long the alert of a service that depends on others waits before anybody is notified, in case one of
+    /// those turns out to be the cause; and how long after it a cause is still blamed for it. 0s to 10m.
+    pub hold_back: Period,
+    /// Who is notified of alerts: channels by name.
+    #[serde(skip_serializing_if = "Channels::is_empty")]
+    pub channels: Channels,
+    /// How alerts become notifications.
+    pub notifications: Notifications,
+    /// Alerts that add nothing while another fires. Default: those about parts of a service that is down.
+    pub inhibit: Vec<Inhibit>,
+    /// Who is told when nobody acknowledges.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub escalations: Vec<Escalation>,
+    /// Times in which nobody is notified of alerts of some services.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub maintenance: Vec<MaintenanceWindow>,
+    /// Restarts of services that run and are unhealthy.
+    pub auto_restart: AutoRestart,
+    /// Limits of the work of agents that have none of their own. They raise alerts.
+    pub agents: AgentLimits,
+    /// The public status page.
+    pub status_page: StatusPage,
     /// How many alerts are kept that are over. 100 to 1000000.
     #[schemars(range(min = 100, max = 1_000_000))]
     pub history_alerts_max: u32,
-    /// How long alerts that are over are kept. 1h to 3650d.
+    /// How long alerts that are over and the history of services are kept. 1h to 3650d.
     pub history_for: Period,
 }
 
@@ -75,6 +104,15 @@ impl Default for Config {
             heartbeat_intervals: settings.heartbeat_intervals,
             offline_after: Period(settings.offline_after),
             flapping: Flapping::default(),
+            hold_back: Period(settings.hold_back),
+            channels: Channels::new(),
+            notifications: Notifications::default(),
+            inhibit: notify::inhibit(),
+            escalations: Vec::new(),
+            maintenance: Vec::new(),
+            auto_restart: AutoRestart::default(),
+            agents: settings.agents,
+            status_page: StatusPage::default(),
             history_alerts_max: 10_000,
             history_for: Period::from_secs(90 * 86_400),
         }
@@ -83,8 +121,8 @@ impl Default for Config {
 
 impl Config {
     /// What the types cannot check.
-    pub(crate) fn faults(&self) -> Vec<ConfigFault> {
-        let mut faults = Vec::new();
+    pub(crate) fn faults(&self, fleet: &Fleet) -> Vec<ConfigFault> {
+        let mut faults = self.notify_faults(fleet);
         let mut period = |pointer: &str, found: Period, low_s: u64, high_s: u64| {
             let (low, high) = (Period::from_secs(low_s), Period::from_secs(high_s));
             if !(low..=high).contains(&found) {
@@ -100,6 +138,15 @@ impl Config {
         period("/offline_after", self.offline_after, 0, 600);
         period("/flapping/memory", self.flapping.memory, 1, 86_400);
         period("/history_for", self.history_for, 3_600, 3_650 * 86_400);
+        for service in &self.status_page.services {
+            if !fleet.services.contains_key(service) {
+                let message = format!("there is no service `{service}`; write one of `services`");
+                faults.push(ConfigFault {
+                    pointer: "/status_page/services".to_owned(),
+                    message,
+                });
+            }
+        }
         let Flapping { begin, end, .. } = self.flapping;
         if begin > 0.0 && end >= begin {
             let message = format!("found {end}, expected less than `begin`, which is {begin}");
@@ -117,6 +164,9 @@ impl Config {
             stable_after: self.stable_after.duration(),
             heartbeat_intervals: self.heartbeat_intervals,
             offline_after: self.offline_after.duration(),
+            agents: self.agents,
+            hold_back: self.hold_back.duration(),
+            auto_restart: self.restart_limits(),
             flap: FlapLimits {
                 begin: self.flapping.begin,
                 end: self.flapping.end,
@@ -134,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_default_has_no_fault_and_faults_are_named() {
-        assert_eq!(Config::default().faults(), []);
+        assert_eq!(Config::default().faults(&Fleet::default()), []);
         let config = Config {
             stable_after: Period::from_secs(0),
             flapping: Flapping {
@@ -144,7 +194,11 @@ mod tests {
             },
             ..Config::default()
         };
-        let pointers: Vec<String> = config.faults().into_iter().map(|f| f.pointer).collect();
+        let pointers: Vec<String> = config
+            .faults(&Fleet::default())
+            .into_iter()
+            .map(|f| f.pointer)
+            .collect();
         assert_eq!(pointers, ["/stable_after", "/flapping/end"]);
     }
 }

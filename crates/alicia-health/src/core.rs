@@ -11,15 +11,28 @@
 //! a jump of the clock), what it knew before counts no more: states are `unknown` until fresh evidence
 //! comes, or until it was punctual for [`Settings::settle`] and heard nothing to the contrary.
 
+pub mod agents;
 pub mod alerts;
+pub mod breaker;
 pub mod conditions;
+pub mod cron;
+pub mod desk;
+pub mod escalate;
 pub mod evidence;
+pub mod external;
 pub mod flap;
+pub mod group;
 pub mod judge;
+pub mod maintenance;
+pub mod matcher;
+pub mod phi;
 pub mod report;
+pub mod silence;
 pub mod slot;
 mod stall;
+pub mod suppress;
 mod take;
+pub mod told;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -27,18 +40,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_contract::discovery::ServiceInstances;
-use alicia_contract::fleet::Fleet;
+use alicia_contract::fleet::{AgentLimits, Fleet};
 use alicia_contract::health::{Acknowledgement, Alert, HealthState, Heartbeat};
-use alicia_contract::id::{InstanceId, ServiceName};
+use alicia_contract::id::{Epoch, InstanceId, ServiceName};
 use alicia_contract::orchestrator::{FleetStatus, InstanceState, Transition};
 use alicia_contract::unit::UnixSeconds;
 
 use alerts::{Book, Change, Gate};
-use conditions::conditions;
+use breaker::{Breakers, RestartLimits};
+use conditions::{Condition, Key, conditions};
 use evidence::Try;
 use flap::FlapLimits;
 use judge::{is_bad, judge};
 use slot::Slot;
+use suppress::Root;
+use told::Told;
 use watch::Watch;
 
 /// A moment on both clocks: one for people and records, one for waits.
@@ -57,6 +73,10 @@ pub struct Settings {
     pub down_after: Duration,
     /// How long a condition must be over before its alert is resolved.
     pub stable_after: Duration,
+    /// How long after an alert a root that is found is still its cause.
+    pub hold_back: Duration,
+    /// When the monitor asks for restarts; none: never.
+    pub auto_restart: Option<RestartLimits>,
     /// How many announced intervals without a heartbeat make it overdue.
     pub heartbeat_intervals: u32,
     /// How long a last will may stand before it counts.
@@ -67,6 +87,8 @@ pub struct Settings {
     pub stall: Duration,
     /// How long it must be punctual again before old pictures count again.
     pub settle: Duration,
+    /// The limits of the work of agents that have none of their own.
+    pub agents: AgentLimits,
 }
 
 impl Default for Settings {
@@ -74,11 +96,14 @@ impl Default for Settings {
         Self {
             down_after: Duration::from_secs(10),
             stable_after: Duration::from_secs(10),
+            hold_back: Duration::from_secs(20),
+            auto_restart: None,
             heartbeat_intervals: 3,
             offline_after: Duration::from_secs(2),
             flap: FlapLimits::default(),
             stall: Duration::from_millis(1_500),
             settle: Duration::from_secs(5),
+            agents: AgentLimits::default(),
         }
     }
 }
@@ -104,8 +129,12 @@ pub enum Event {
     Tried(Box<Tried>),
     /// The connection to the bus came or went.
     Link(Link),
-    /// Somebody took note of an alert.
-    Acknowledge(String, Acknowledgement),
+    /// Somebody took note of an alert, or takes it back.
+    Acknowledge(String, Option<Acknowledgement>),
+    /// Something is wrong that is told from elsewhere; with how long it holds unless it is told again.
+    Tell(Box<Condition>, Option<Duration>),
+    /// What was told from elsewhere is over.
+    Untell(Key),
     /// Time passed.
     Tick,
 }
@@ -141,10 +170,27 @@ pub enum Action {
     Alert(Box<Change>),
     /// The judgement of some service changed: tell the picture.
     Changed,
+    /// A service turned into another state: a line of its history.
+    Turned(Turn),
     /// Ask this service for a heartbeat: something is wrong with it.
     Ask(ServiceName),
+    /// Ask the orchestrator to restart this service, and why.
+    Restart(ServiceName, String),
     /// Other instances or checks are to be probed: see [`Monitor::targets`].
     Targets,
+}
+
+/// A service turned into another state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Turn {
+    /// The service.
+    pub service: ServiceName,
+    /// The state that it has now.
+    pub state: HealthState,
+    /// Since when.
+    pub at: UnixSeconds,
+    /// Why.
+    pub reason: String,
 }
 
 /// A check that is to be run on an instance.
@@ -160,6 +206,12 @@ pub struct Target {
     pub check: ServiceName,
     /// The port of the service that is meant when the check names none.
     pub port: Option<u16>,
+    /// Every port, by name.
+    pub ports: BTreeMap<ServiceName, u16>,
+    /// The number of its process.
+    pub pid: Option<u32>,
+    /// The epoch of the run.
+    pub epoch: Epoch,
 }
 
 /// The monitor's state.
@@ -169,6 +221,8 @@ pub struct Monitor {
     watches: BTreeMap<ServiceName, Watch>,
     fleet: Arc<Fleet>,
     book: Book,
+    told: Told,
+    breakers: Breakers,
     picture: Option<(UnixSeconds, u64)>,
     link: Link,
     ticked: Option<Now>,
@@ -186,7 +240,9 @@ impl Monitor {
             settings,
             watches: BTreeMap::new(),
             fleet: Arc::default(),
-            book: Book::new(settings.stable_after, seed),
+            book: Book::new(settings.stable_after, settings.hold_back, seed),
+            told: Told::default(),
+            breakers: Breakers::default(),
             picture: None,
             link: Link::Up,
             ticked: None,
@@ -197,7 +253,11 @@ impl Monitor {
     }
 
     /// Takes an alert that fired before a restart.
-    pub fn restore(&mut self, alert: Alert) {
+    pub fn restore(&mut self, alert: Alert, now: Now) {
+        if let Some(limits) = self.settings.auto_restart {
+            self.breakers.restore(&alert, limits, now);
+        }
+        self.told.restore(&alert, now);
         self.book.restore(alert);
     }
 
@@ -212,11 +272,21 @@ impl Monitor {
             Event::Registered(listed) => self.take_registered(&listed, now, &mut actions),
             Event::Unregistered(service) => self.take_unregistered(&service, now, &mut actions),
             Event::Heartbeat(heartbeat) => self.take_heartbeat(&heartbeat, now, &mut actions),
-            Event::BadHeartbeat(service, fault) => self.count_bad(&service, fault),
+            Event::BadHeartbeat(service, fault) => {
+                self.count_bad(&service, fault, now, &mut actions);
+            }
             Event::Tried(tried) => self.take_try(*tried, now, &mut actions),
             Event::Link(link) => self.take_link(link, now),
             Event::Acknowledge(id, by) => {
                 actions.extend(self.book.acknowledge(&id, by).map(alert));
+            }
+            Event::Tell(condition, holds) => {
+                self.told.tell(*condition, holds, now);
+                self.look_at_told(now, &mut actions);
+            }
+            Event::Untell(key) => {
+                self.told.untell(&key);
+                self.look_at_told(now, &mut actions);
             }
             Event::Tick => self.tick(now, &mut actions),
         }
@@ -273,10 +343,18 @@ impl Monitor {
         for beat in watch.beats.values_mut() {
             beat.look(settings.offline_after, now);
         }
+        let before = watch.judged.state;
         let changed = rejudge(watch, settings.flap, now);
-        if is_bad(watch.judged.state) {
-            watch.bad_last = Some(now.mono);
+        if watch.judged.state != before {
+            let judged = &watch.judged;
+            actions.push(Action::Turned(Turn {
+                service: service.clone(),
+                state: judged.state,
+                at: judged.since,
+                reason: judged.reason.clone(),
+            }));
         }
+        watch.note_bad(settings.stable_after, now);
         if changed {
             actions.push(Action::Changed);
             if is_bad(watch.judged.state) && !watch.beats.is_empty() {
@@ -299,39 +377,85 @@ impl Monitor {
         if flapping {
             found.push(conditions::flapping(watch));
         }
-        let gate = Gate {
-            root,
-            flapping,
-            wanted: wanted_slots(watch).next().is_some() || !watch.beats.is_empty(),
-            instances: wanted_slots(watch)
-                .map(|number| watch.label(number))
-                .collect(),
-        };
+        let gate = gate_of(watch, root, flapping);
         let changes = self.book.reconcile(service, found, &gate, now);
         actions.extend(changes.into_iter().map(alert));
     }
 
-    /// The nearest service that this one depends on, directly or not, that does not work, or did not a
-    /// moment ago: those that depend on it need as long as any alert to settle.
-    pub(crate) fn root_of(&self, service: &ServiceName, now: Now) -> Option<ServiceName> {
-        let lately = |bad: Duration| now.mono.saturating_sub(bad) < self.settings.stable_after;
-        let is_root = |watch: &Watch| watch.bad_last.is_some_and(lately);
-        let mut seen = vec![service];
-        let mut at = 0;
-        while let Some(name) = seen.get(at).copied() {
-            at += 1;
-            let spec = self.fleet.services.get(name);
-            for needed in spec.into_iter().flat_map(|spec| spec.depends_on.0.keys()) {
-                if seen.contains(&needed) {
-                    continue;
-                }
-                if self.watches.get(needed).is_some_and(is_root) {
-                    return Some(needed.clone());
-                }
-                seen.push(needed);
+    /// The service that is the cause of what is wrong with this one: it does not work, or did not a moment
+    /// ago: those that depend on it need as long as any alert to settle.
+    pub(crate) fn root_of(&self, service: &ServiceName, now: Now) -> Option<Root> {
+        let bad_since = |name: &ServiceName| {
+            let watch = self.watches.get(name)?;
+            watch.bad_lately(self.settings.stable_after, now)
+        };
+        suppress::root_of(&self.fleet, service, bad_since)
+    }
+
+    /// What is told from elsewhere by this rule, and holds.
+    #[must_use]
+    pub fn told_keys(&self, rule: conditions::Rule) -> Vec<Key> {
+        let keys = self.told.conditions().map(|condition| &condition.key);
+        keys.filter(|key| key.rule == rule).cloned().collect()
+    }
+
+    /// Brings the alerts in line with what is told from elsewhere.
+    fn look_at_told(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.told.expire(now);
+        let conditions = self.told.conditions().cloned().map(|condition| {
+            let service = &condition.key.service;
+            let root = self.root_of(service, now);
+            let gate = match self.watches.get(service) {
+                Some(watch) => gate_of(watch, root, watch.flap.was_on()),
+                None => Gate::default(),
+            };
+            (condition, gate)
+        });
+        let conditions = conditions.collect();
+        let changes = self.book.reconcile_told(conditions, now);
+        actions.extend(changes.into_iter().map(alert));
+    }
+
+    /// Asks for restarts of what is unhealthy, within limits.
+    fn consider_restarts(&mut self, now: Now, actions: &mut Vec<Action>) {
+        let Some(limits) = self.settings.auto_restart else {
+            return;
+        };
+        if self.punctual_since.is_some() {
+            return;
+        }
+        let names: Vec<ServiceName> = self.watches.keys().cloned().collect();
+        for name in names {
+            let root = self.root_of(&name, now);
+            let Some(watch) = self.watches.get(&name) else {
+                continue;
+            };
+            let patient = breaker::Patient {
+                service: &name,
+                state: watch.judged.state,
+                since: watch.judged.since_mono,
+                reason: &watch.judged.reason,
+                root: root.map(|root| root.service),
+            };
+            if let Some(why) = self.breakers.look(&patient, limits, now) {
+                actions.push(Action::Restart(name.clone(), why));
+            }
+            match self.breakers.condition(&name, limits) {
+                Some(condition) => self.told.tell(condition, None, now),
+                None => self.told.untell(&breaker::key(&name)),
             }
         }
-        None
+    }
+}
+
+fn gate_of(watch: &Watch, root: Option<Root>, flapping: bool) -> Gate {
+    Gate {
+        root,
+        flapping,
+        wanted: wanted_slots(watch).next().is_some() || !watch.beats.is_empty(),
+        instances: wanted_slots(watch)
+            .map(|number| watch.label(number))
+            .collect(),
     }
 }
 
@@ -346,6 +470,8 @@ fn wanted_slots(watch: &Watch) -> impl Iterator<Item = u32> {
         InstanceState::Stopped,
         InstanceState::Completed,
         InstanceState::Failed,
+        InstanceState::Parked,
+        InstanceState::Paused,
     ];
     let slots = watch
         .slots
@@ -401,6 +527,9 @@ fn targets_of(watch: &Watch) -> Vec<Target> {
             instance: instance.clone(),
             check: check.clone(),
             port,
+            ports: slot.ports.clone(),
+            pid: slot.pid,
+            epoch: slot.epoch,
         })
     })
     .collect()

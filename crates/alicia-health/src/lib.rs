@@ -5,7 +5,8 @@
 //!
 //! Reading order: [`core`] (in it `watch`, `slot`, `evidence`, `judge`, `conditions`, `alerts`), [`heartbeat`]; then the shell:
 //! `module`, `actor`, `hear` (what comes from the bus), `prober`, `archive` (alerts on disk and on the bus),
-//! `status` (the picture), `routes`, `store`.
+//! `status` (the picture), `notify` (who is told: the desk of [`core`], channels and their outbox), `office` (what people do
+//! about alerts; by REST in `routes`, by message in `requests`), `restart`, `store`.
 
 pub mod core;
 pub mod heartbeat;
@@ -15,12 +16,20 @@ mod module;
 mod actor;
 mod archive;
 mod hear;
+mod history;
+mod notify;
+mod office;
 mod prober;
+mod requests;
+mod restart;
+mod reports;
 mod routes;
+mod slo;
 mod status;
+mod status_page;
 mod store;
 
-mod config;
+pub mod config;
 mod suggest;
 
 pub use config::Config;

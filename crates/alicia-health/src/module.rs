@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use alicia_bus::Bus;
 use alicia_contract::fleet::{Fleet, PROBE_INTERVAL_MIN, ProbeKind};
+use alicia_contract::health::Alert;
 use alicia_module::{Api, Clock, ConfigFault, Context, Error, Exposition, Health, Module};
 use alicia_store::{Migration, Store};
 use tokio::sync::{mpsc, watch};
@@ -13,22 +14,28 @@ use tokio::sync::{mpsc, watch};
 use crate::actor::{Actor, CHANGES_MAX, EVENTS_MAX, Handle, Shared, Signals};
 use crate::archive::{self, Progress};
 use crate::config::Config;
-use crate::core::Monitor;
 use crate::core::alerts::count_by_severity;
 use crate::core::judge::is_bad;
+use crate::core::{Monitor, Now};
+use crate::notify::{self, Notifier};
+use crate::office::Office;
 use crate::prober::{Counts, Prober};
-use crate::{hear, routes, status, store};
+use crate::status_page::StatusPage;
+use crate::{hear, history, requests, restart, routes, slo, status, store};
 
 /// Watches services and raises alerts.
 pub struct HealthModule {
     pub(crate) shared: Arc<Shared>,
     pub(crate) handle: Handle,
+    pub(crate) office: Office,
     pub(crate) progress: Arc<Progress>,
     pub(crate) counts: Arc<Counts>,
     pub(crate) bus: Bus,
     pub(crate) store: Store,
     pub(crate) clock: Clock,
     pub(crate) fleet: watch::Receiver<Arc<Fleet>>,
+    pub(crate) status_page: StatusPage,
+    pub(crate) history: Arc<history::Progress>,
 }
 
 impl Module for HealthModule {
@@ -37,7 +44,7 @@ impl Module for HealthModule {
     type Config = Config;
 
     fn validate(config: &Config, fleet: &Fleet) -> Vec<ConfigFault> {
-        let mut faults = config.faults();
+        let mut faults = config.faults(fleet);
         faults.extend(check_faults(fleet));
         faults
     }
@@ -45,15 +52,30 @@ impl Module for HealthModule {
     async fn start(cx: Context, config: Config) -> Result<Self, Error> {
         let mut monitor = Monitor::new(config.settings(), cx.seed);
         let firing = cx.store.read(store::firing).await?;
-        firing.into_iter().for_each(|alert| monitor.restore(alert));
+        // The monitor's time begins here.
+        let now = Now {
+            unix: cx.clock.unix(),
+            mono: Duration::ZERO,
+        };
+        for alert in firing.clone() {
+            monitor.restore(alert, now);
+        }
         let shared = Arc::new(Shared::new(monitor, cx.clock.clone()));
         let signals = Arc::new(Signals::default());
         let progress = Arc::new(Progress::default());
         let counts = Arc::new(Counts::default());
         let (commands, queue) = mpsc::channel(EVENTS_MAX);
         let (changes, changed) = mpsc::channel(CHANGES_MAX);
+        let (told, to_tell) = mpsc::channel(CHANGES_MAX);
+        let stand = (cx.store.clone(), Arc::clone(&shared), cx.clock.clone());
+        let place = (cx.paths.base(), cx.seed);
+        let notifier = Arc::new(Notifier::open(&config, stand, place, firing).await?);
         let handle = Handle(commands);
+        let (turned, turns) = mpsc::channel(history::TURNS_MAX);
+        let tries = Arc::new(history::Tries::default());
+        let past = Arc::new(history::Progress::default());
         let actor = Actor {
+            turns: turned,
             shared: Arc::clone(&shared),
             signals: Arc::clone(&signals),
             commands: queue,
@@ -65,13 +87,33 @@ impl Module for HealthModule {
             signals: Arc::clone(&signals),
             monitor: handle.clone(),
             counts: Arc::clone(&counts),
+            tries: Arc::clone(&tries),
+        };
+        let recorder = history::Recorder {
+            store: cx.store.clone(),
+            shared: Arc::clone(&shared),
+            turns,
+            tries,
+            progress: Arc::clone(&past),
         };
         let (bus, store) = (|| cx.bus.clone(), || cx.store.clone());
         cx.spawn("judge", actor.run());
         cx.spawn("probe", prober.run());
+        cx.spawn("record", recorder.run());
+        let keep_for = config.history_for.duration();
+        let pruned = history::prune(cx.store.clone(), cx.clock.clone(), keep_for);
+        cx.spawn("prune-history", pruned);
+        let objectives = slo::watch(
+            cx.store.clone(),
+            cx.clock.clone(),
+            cx.fleet.clone(),
+            Arc::clone(&shared),
+            handle.clone(),
+        );
+        cx.spawn("watch-objectives", objectives);
         cx.spawn(
             "keep-alerts",
-            archive::keep(store(), bus(), changed, Arc::clone(&progress)),
+            archive::keep(store(), bus(), (changed, told), Arc::clone(&progress)),
         );
         cx.spawn(
             "send-alerts",
@@ -82,7 +124,15 @@ impl Module for HealthModule {
             "prune-alerts",
             archive::prune(store(), cx.clock.clone(), keep_for, keep_max),
         );
-        let pictures = status::pictures(bus(), Arc::clone(&shared), Arc::clone(&signals));
+        let office = Office {
+            monitor: handle.clone(),
+            notifier: Arc::clone(&notifier),
+        };
+        notify_by(&cx, &config, &office, to_tell);
+        cx.spawn("hear-requests", requests::serve(cx.clone(), office.clone()));
+        let restarts = restart::ask(bus(), office.clone(), Arc::clone(&signals));
+        cx.spawn("restart", restarts);
+        let pictures = status::pictures(bus(), Arc::clone(&notifier), Arc::clone(&signals));
         cx.spawn("tell-picture", pictures);
         cx.spawn("ask", status::questions(bus(), signals));
         cx.spawn("hear-fleet", hear::fleet(cx.fleet.clone(), handle.clone()));
@@ -103,8 +153,11 @@ impl Module for HealthModule {
             ..
         } = cx;
         Ok(Self {
+            status_page: config.status_page,
+            history: past,
             shared,
             handle,
+            office,
             progress,
             counts,
             bus,
@@ -123,7 +176,8 @@ impl Module for HealthModule {
             let text = "the last alerts were not written; they are told, and lost at a restart";
             return Health::Degraded(text.to_owned());
         }
-        let missing = self.missing();
+        let mut missing = self.missing();
+        missing.extend(self.office.notifier.troubles());
         if missing.is_empty() {
             Health::Ok
         } else {
@@ -133,6 +187,7 @@ impl Module for HealthModule {
 
     fn metrics(&self, out: &mut Exposition) {
         self.monitor_metrics(out);
+        self.channel_metrics(out);
         let waiting = as_number(self.progress.waiting.load(Relaxed));
         out.gauge(
             "alerts_waiting",
@@ -153,6 +208,16 @@ impl Module for HealthModule {
                 "tries_failed_total",
                 "Tries of checks that failed.",
                 &self.counts.failures,
+            ),
+            (
+                "history_lost_total",
+                "Rows of the history that could not be written.",
+                &self.history.lost,
+            ),
+            (
+                "turns_lost_total",
+                "Changes of state that are missing in the history.",
+                &self.shared.turns_lost,
             ),
             (
                 "changes_lost_total",
@@ -232,15 +297,60 @@ impl HealthModule {
     }
 }
 
+impl HealthModule {
+    fn channel_metrics(&self, out: &mut Exposition) {
+        let notifier = &self.office.notifier;
+        let lost = as_number(notifier.lost.load(Relaxed));
+        let help = "Notifications that could not be stored and were too many to wait.";
+        out.counter("notifications_lost_total", help, &[], lost);
+        for channel in &notifier.channels {
+            let counts = &channel.counts;
+            let labels = [("channel", channel.name.as_str())];
+            let waiting = as_number(counts.waiting.load(Relaxed));
+            let help = "Notifications that wait for their receiver.";
+            out.gauge("notifications_waiting", help, &labels, waiting);
+            let tries = as_number(counts.tries.load(Relaxed));
+            let help = "Tries to deliver a notification.";
+            out.counter("notification_tries_total", help, &labels, tries);
+            for (outcome, count) in [("delivered", &counts.delivered), ("failed", &counts.failed)] {
+                let labels = [labels[0], ("outcome", outcome)];
+                let help = "Notifications that were delivered, or given up.";
+                let count = as_number(count.load(Relaxed));
+                out.counter("notifications_total", help, &labels, count);
+            }
+        }
+    }
+}
+
+/// Starts what notifies: the desk, and a sender for each channel.
+fn notify_by(cx: &Context, config: &Config, office: &Office, changes: mpsc::Receiver<Alert>) {
+    let notifier = &office.notifier;
+    let fleet = cx.fleet.clone();
+    cx.spawn("desk", notify::attend(Arc::clone(notifier), changes, fleet));
+    let give_up_after = config.notifications.give_up_after.duration();
+    let mut random = cx.rng();
+    for number in 0..notifier.channels.len() {
+        let told = (office.monitor.clone(), give_up_after);
+        let sender = notify::send(Arc::clone(notifier), number, told, random.fork());
+        cx.spawn("notify", sender);
+    }
+    let keep = config.notifications.history_max;
+    cx.spawn(
+        "prune-notifications",
+        notify::prune(Arc::clone(notifier), keep),
+    );
+}
+
 /// Checks in the fleet that the monitor cannot run.
 fn check_faults(fleet: &Fleet) -> Vec<ConfigFault> {
     let mut faults = Vec::new();
     for (service, spec) in &fleet.services {
         for (check, probe) in &spec.checks {
             let message = match probe.kind() {
-                None => "expected exactly one of `http`, `tcp` or `exec`".to_owned(),
+                None => "expected exactly one kind, such as `http`, `tcp` or `exec`".to_owned(),
                 Some(ProbeKind::LogLine(_)) => {
-                    "`log_line` is for `readiness`; expected `http`, `tcp` or `exec`".to_owned()
+                    "`log_line` is for `readiness`; expected another kind, such as `http`"
+                        .to_owned()
                 }
                 Some(_) if probe.interval < PROBE_INTERVAL_MIN => {
                     format!(

@@ -1,13 +1,16 @@
 //! Runs the `checks:` of the file on every instance that is ready: one task per check and instance, in a phase
 //! of its own, so that a thousand checks do not run in the same millisecond.
 
+mod environment;
+
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use alicia_contract::fleet::{Fleet, Probe, ProbeKind, ServiceSpec};
+use alicia_contract::fleet::{Fleet, LatencyObjective, Probe, ProbeKind, ServiceSpec};
 use alicia_contract::id::{InstanceId, ServiceName};
 use alicia_module::Context;
 use alicia_probe::{First, Outcome, Ticker, attempt};
@@ -16,12 +19,12 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::actor::{Handle, Shared, Signals};
 use crate::core::evidence::Try;
 use crate::core::{Event, Target, Tried};
+use crate::history::Tries;
+use crate::history::ledger::Measured;
+use crate::slo;
 
 /// Programs that run at once for checks; more wait. Each is a process.
 const PROGRAMS_MAX: usize = 64;
-
-/// `PATH` of a program that the file gives none (that of Debian's `login`).
-const PATH_DEFAULT: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Counts of the prober.
 #[derive(Default)]
@@ -51,6 +54,7 @@ pub(crate) struct Prober {
     pub(crate) signals: Arc<Signals>,
     pub(crate) monitor: Handle,
     pub(crate) counts: Arc<Counts>,
+    pub(crate) tries: Arc<Tries>,
 }
 
 /// What one task needs.
@@ -58,7 +62,10 @@ struct Work {
     target: Target,
     probe: Probe,
     directory: PathBuf,
-    environment: Vec<(String, String)>,
+    environment: Result<Vec<(String, String)>, String>,
+    /// Above this a try is slow, by the objective of the service.
+    slow_above: Option<Duration>,
+    tries: Arc<Tries>,
     programs: Arc<Semaphore>,
     monitor: Handle,
     shared: Arc<Shared>,
@@ -103,7 +110,17 @@ impl Prober {
     ) -> Task {
         let (end, ended) = oneshot::channel();
         let work = Work {
-            environment: environment(&target, spec),
+            environment: match probe.kind() {
+                Some(kind) if kind.needs_environment() => environment::of(&self.cx, &target, spec),
+                _ => Ok(Vec::new()),
+            },
+            slow_above: spec
+                .slo
+                .as_ref()
+                .and_then(|slo| slo.latency.as_ref())
+                .filter(|objective| slo::counts(objective, &target.check))
+                .map(|objective: &LatencyObjective| objective.max.duration()),
+            tries: Arc::clone(&self.tries),
             directory: self
                 .cx
                 .paths
@@ -138,9 +155,14 @@ impl Work {
         let context = alicia_probe::Context {
             port: self.target.port,
             directory: &self.directory,
-            environment: &self.environment,
+            environment: self.environment.as_deref().unwrap_or_default(),
+            pid: self.target.pid,
         };
-        let place = alicia_probe::Target::resolve(&self.probe, &context);
+        let place = match &self.environment {
+            Ok(_) => alicia_probe::Target::resolve(&self.probe, &context)
+                .map_err(|error| format!("failed to {error}")),
+            Err(fault) => Err(fault.clone()),
+        };
         let interval = self.probe.interval.duration();
         let delay = self.probe.delay.duration();
         let mut ticker = Ticker::new(interval, delay, First::InPhase, seed(&self.target));
@@ -149,16 +171,23 @@ impl Work {
             let begun = self.shared.now().mono;
             let outcome = match &place {
                 Ok(place) => self.attempt(place).await,
-                Err(error) => Outcome {
+                Err(fault) => Outcome {
                     ok: false,
-                    detail: format!("failed to {error}"),
-                    latency: std::time::Duration::ZERO,
+                    detail: fault.clone(),
+                    latency: Duration::ZERO,
                 },
             };
             self.counts.tries.fetch_add(1, Relaxed);
             self.counts
                 .failures
                 .fetch_add(u64::from(!outcome.ok), Relaxed);
+            let measured = Measured {
+                good: outcome.ok,
+                latency_ms: outcome.latency.as_secs_f64() * 1e3,
+                slow: self.slow_above.is_some_and(|limit| outcome.latency > limit),
+            };
+            self.tries
+                .push(&self.target.service, &self.target.check, measured);
             let result = Try {
                 good: outcome.ok,
                 detail: outcome.detail,
@@ -212,22 +241,4 @@ fn seed(target: &Target) -> u64 {
     let mut hasher = DefaultHasher::new();
     (&target.service, target.slot, &target.check).hash(&mut hasher);
     hasher.finish()
-}
-
-/// What a program of a check finds in its environment: that of the file, and who it is asked about.
-fn environment(target: &Target, spec: &ServiceSpec) -> Vec<(String, String)> {
-    let mut variables: BTreeMap<String, String> = BTreeMap::new();
-    variables.insert("PATH".to_owned(), PATH_DEFAULT.to_owned());
-    let written = spec
-        .environment
-        .iter()
-        .map(|(name, value)| (name.clone(), value.to_string()));
-    variables.extend(written);
-    variables.insert("ALICIA_SERVICE".to_owned(), target.service.to_string());
-    variables.insert("ALICIA_SLOT".to_owned(), target.slot.to_string());
-    variables.insert("ALICIA_INSTANCE".to_owned(), target.instance.to_string());
-    if let Some(port) = target.port {
-        variables.insert("PORT".to_owned(), port.to_string());
-    }
-    variables.into_iter().collect()
 }

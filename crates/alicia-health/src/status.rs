@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_bus::{Bus, Error};
-use alicia_contract::health::{CHECK, CheckRequest, STATUS};
+use alicia_contract::health::{CHECK, CheckRequest, FleetHealth, STATUS};
 
-use crate::actor::{Shared, Signals};
+use crate::actor::Signals;
 use crate::core::report::fit;
+use crate::notify::Notifier;
 
 /// The shortest time between two pictures. Most of a storm of changes is one message, and nobody looks faster.
 const GAP: Duration = Duration::from_millis(200);
@@ -20,9 +21,9 @@ const REFRESH: Duration = Duration::from_secs(5);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
 /// Keeps the retained picture true.
-pub(crate) async fn pictures(bus: Bus, shared: Arc<Shared>, signals: Arc<Signals>) {
+pub(crate) async fn pictures(bus: Bus, notifier: Arc<Notifier>, signals: Arc<Signals>) {
     loop {
-        let health = fit(shared.read().report(shared.now()));
+        let health = fit(picture(&notifier));
         match bus.set(STATUS, &[], &health).await {
             // The bus keeps it and sends it when it is connected.
             Ok(()) | Err(Error::TimedOut { .. }) => {}
@@ -33,6 +34,16 @@ pub(crate) async fn pictures(bus: Bus, shared: Arc<Shared>, signals: Arc<Signals
         // Woken or not: the next picture is due.
         drop(tokio::time::timeout(REFRESH, signals.picture.notified()).await);
     }
+}
+
+/// The picture, with what mutes its alerts.
+fn picture(notifier: &Notifier) -> FleetHealth {
+    let now = notifier.now();
+    let mut health = notifier.shared.read().report(now);
+    for alert in &mut health.alerts {
+        alert.muted = notifier.mutes(alert);
+    }
+    health
 }
 
 /// Asks everybody at each connection, and services in doubt now and then.

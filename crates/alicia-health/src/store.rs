@@ -3,19 +3,60 @@
 use alicia_contract::health::{Alert, AlertState, Severity};
 use alicia_store::rusqlite::params;
 use alicia_store::{Connection, Error, Migration, Transaction};
+use serde::de::DeserializeOwned;
 
 /// The schema.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "alerts",
-    sql: "CREATE TABLE alert (
+pub(crate) const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "alerts",
+        sql: "CREATE TABLE alert (
               id       TEXT PRIMARY KEY,
               severity TEXT NOT NULL,
               ended    REAL,
               body     TEXT NOT NULL
           ) STRICT, WITHOUT ROWID;
           CREATE INDEX alert_ended ON alert (ended)",
-}];
+    },
+    Migration {
+        number: 2,
+        name: "notifications",
+        sql: "CREATE TABLE silence (
+              id   TEXT PRIMARY KEY,
+              ends REAL NOT NULL,
+              body TEXT NOT NULL
+          ) STRICT, WITHOUT ROWID;
+          CREATE TABLE maintenance (
+              id   TEXT PRIMARY KEY,
+              ends REAL NOT NULL,
+              body TEXT NOT NULL
+          ) STRICT, WITHOUT ROWID;
+          CREATE TABLE said (
+              channel TEXT NOT NULL,
+              grp     TEXT NOT NULL,
+              body    TEXT NOT NULL,
+              PRIMARY KEY (channel, grp)
+          ) STRICT, WITHOUT ROWID;
+          CREATE TABLE climb (
+              policy INTEGER NOT NULL,
+              grp    TEXT NOT NULL,
+              body   TEXT NOT NULL,
+              PRIMARY KEY (policy, grp)
+          ) STRICT, WITHOUT ROWID;
+          CREATE TABLE notification (
+              id       TEXT PRIMARY KEY,
+              channel  TEXT NOT NULL,
+              grp      TEXT NOT NULL,
+              delivery TEXT NOT NULL,
+              next_try REAL,
+              body     TEXT NOT NULL,
+              alerts   TEXT NOT NULL
+          ) STRICT, WITHOUT ROWID;
+          CREATE INDEX notification_waiting ON notification (channel, next_try)
+              WHERE delivery = 'waiting'",
+    },
+    crate::history::rows::MIGRATION,
+];
 
 /// What to list, newest first.
 #[derive(Debug, Clone, Default)]
@@ -83,18 +124,25 @@ pub(crate) fn list(connection: &Connection, listing: &Listing) -> Result<Vec<Ale
     read_all(bodies)
 }
 
+/// One alert. `None`: there is none, or it cannot be read.
+pub(crate) fn get(connection: &Connection, id: &str) -> Result<Option<Alert>, Error> {
+    let mut statement = connection.prepare_cached("SELECT body FROM alert WHERE id = ?1")?;
+    let bodies = statement.query_map([id], |row| row.get::<_, String>(0))?;
+    Ok(read_all(bodies)?.pop())
+}
+
 /// A row that this version cannot read is skipped, with a warning.
-fn read_all(
+pub(crate) fn read_all<T: DeserializeOwned>(
     bodies: impl Iterator<Item = Result<String, alicia_store::rusqlite::Error>>,
-) -> Result<Vec<Alert>, Error> {
-    let mut alerts = Vec::new();
+) -> Result<Vec<T>, Error> {
+    let mut found = Vec::new();
     for body in bodies {
         match serde_json::from_str(&body?) {
-            Ok(alert) => alerts.push(alert),
-            Err(error) => tracing::warn!(%error, "a stored alert cannot be read"),
+            Ok(row) => found.push(row),
+            Err(error) => tracing::warn!(%error, "a stored row cannot be read"),
         }
     }
-    Ok(alerts)
+    Ok(found)
 }
 
 const fn severity_text(severity: Severity) -> &'static str {

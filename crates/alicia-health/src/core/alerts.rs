@@ -14,12 +14,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use alicia_contract::health::{Acknowledgement, Alert, AlertState, Severity};
+use alicia_contract::health::{Acknowledgement, Alert, AlertState, HeldBack, Severity};
 use alicia_contract::id::{InstanceId, ServiceName};
 use serde_json::Value;
 
 use super::Now;
 use super::conditions::{Condition, Key, Rule};
+use super::suppress::Root;
 
 /// An episode that fires within this time after the last one shows a cause that is not mended.
 const RECURRENCE: Duration = Duration::from_secs(60);
@@ -30,6 +31,9 @@ const HOLD_MAX: Duration = Duration::from_secs(60);
 /// The label that tells checks of one instance apart.
 const CHECK_LABEL: &str = "check";
 
+/// The label that tells alerts from outside apart.
+pub const FINGERPRINT_LABEL: &str = "fingerprint";
+
 /// A change of an alert.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
@@ -39,11 +43,18 @@ pub struct Change {
     pub news: bool,
 }
 
+impl Change {
+    fn and_news(mut self, news: bool) -> Self {
+        self.news |= news;
+        self
+    }
+}
+
 /// What holds for all conditions of a service at one look.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Gate {
     /// The service that is the cause of what is wrong with this one.
-    pub root: Option<ServiceName>,
+    pub root: Option<Root>,
     /// Whether it flaps.
     pub flapping: bool,
     /// Whether anything of it should run. If not, what it said before is over.
@@ -56,9 +67,10 @@ pub struct Gate {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Book {
     stable_after: Duration,
+    hold_back: Duration,
     firing: BTreeMap<Key, Episode>,
     memory: BTreeMap<Key, Memory>,
-    held_back: BTreeMap<Key, String>,
+    held_back: BTreeMap<Key, HeldBack>,
     sequence: u128,
 }
 
@@ -69,6 +81,8 @@ struct Episode {
     occurrence: Option<u32>,
     over_since: Option<Duration>,
     hold: Duration,
+    /// When it fired, for waits; none: before a restart.
+    began: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -81,11 +95,13 @@ struct Memory {
 // === impl Book ===
 
 impl Book {
-    /// An empty book. `seed` makes the ids of two runs differ.
+    /// An empty book. `seed` makes the ids of two runs differ. A root that is found at most `hold_back` after
+    /// an alert of what depends on it is the cause of that one too.
     #[must_use]
-    pub fn new(stable_after: Duration, seed: u64) -> Self {
+    pub fn new(stable_after: Duration, hold_back: Duration, seed: u64) -> Self {
         Self {
             stable_after,
+            hold_back,
             firing: BTreeMap::new(),
             memory: BTreeMap::new(),
             held_back: BTreeMap::new(),
@@ -102,6 +118,7 @@ impl Book {
             occurrence: None,
             over_since: None,
             hold,
+            began: None,
         };
         self.firing.insert(key, episode);
     }
@@ -112,19 +129,38 @@ impl Book {
     }
 
     /// What would fire if it were not suppressed, and why it is.
-    pub fn held_back(&self) -> impl Iterator<Item = (&Key, &str)> {
-        self.held_back.iter().map(|(key, why)| (key, why.as_str()))
+    pub fn held_back(&self) -> impl Iterator<Item = &HeldBack> {
+        self.held_back.values()
     }
 
-    /// Notes who has seen an alert. `None`: no such alert fires.
-    pub fn acknowledge(&mut self, id: &str, by: Acknowledgement) -> Option<Change> {
+    /// Notes who has seen an alert, or takes it back. `None`: no such alert fires.
+    pub fn acknowledge(&mut self, id: &str, by: Option<Acknowledgement>) -> Option<Change> {
         let mut alerts = self.firing.values_mut().map(|episode| &mut episode.alert);
         let alert = alerts.find(|alert| alert.id == id)?;
-        alert.acknowledged = Some(by);
+        alert.acknowledged = by;
         Some(Change {
             alert: alert.clone(),
             news: true,
         })
+    }
+
+    /// Ends acknowledgements whose time is over.
+    pub fn expire_acknowledgements(&mut self, now: Now) -> Vec<Change> {
+        let over = |alert: &Alert| {
+            let until = alert.acknowledged.as_ref().and_then(|by| by.until);
+            until.is_some_and(|until| until <= now.unix)
+        };
+        let alerts = self.firing.values_mut().map(|episode| &mut episode.alert);
+        alerts
+            .filter(|alert| over(alert))
+            .map(|alert| {
+                alert.acknowledged = None;
+                Change {
+                    alert: alert.clone(),
+                    news: true,
+                }
+            })
+            .collect()
     }
 
     /// Brings the alerts of a service in line with its conditions.
@@ -138,13 +174,40 @@ impl Book {
         let mut changes = Vec::new();
         self.end_absent(service, &conditions, gate, now, &mut changes);
         for condition in conditions {
-            if self.firing.contains_key(&condition.key) {
-                self.go_on(condition, gate, now, &mut changes);
-            } else {
-                self.begin(condition, gate, now, &mut changes);
-            }
+            self.take(condition, gate, now, &mut changes);
         }
         changes
+    }
+
+    /// Brings in line what is told from elsewhere, of all services: it begins and ends as it is told.
+    pub fn reconcile_told(&mut self, conditions: Vec<(Condition, Gate)>, now: Now) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let absent = |key: &Key| {
+            !key.rule.is_watched() && !conditions.iter().any(|(found, _)| found.key == *key)
+        };
+        let over: Vec<Key> = self
+            .firing
+            .keys()
+            .filter(|key| absent(key))
+            .cloned()
+            .collect();
+        self.held_back.retain(|key, _| !absent(key));
+        self.memory.retain(|key, _| !absent(key));
+        for key in over {
+            self.look_whether_over(&key, false, now, &mut changes);
+        }
+        for (condition, gate) in conditions {
+            self.take(condition, &gate, now, &mut changes);
+        }
+        changes
+    }
+
+    fn take(&mut self, condition: Condition, gate: &Gate, now: Now, changes: &mut Vec<Change>) {
+        if self.firing.contains_key(&condition.key) {
+            self.go_on(condition, gate, now, changes);
+        } else {
+            self.begin(condition, gate, now, changes);
+        }
     }
 
     /// Ends what has no condition any more: at once when the instance was stopped, given up or is no more,
@@ -158,7 +221,9 @@ impl Book {
         changes: &mut Vec<Change>,
     ) {
         let absent = |key: &Key| {
-            key.service == *service && !conditions.iter().any(|condition| condition.key == *key)
+            key.service == *service
+                && key.rule.is_watched()
+                && !conditions.iter().any(|condition| condition.key == *key)
         };
         let over: Vec<Key> = self
             .firing
@@ -190,9 +255,20 @@ impl Book {
             self.held_back.remove(&condition.key);
             return;
         }
-        if let Some(why) = gate.holds_back(condition.key.rule) {
+        if let Some((cause, why)) = gate.holds_back(condition.key.rule) {
             self.remember(&condition);
-            self.held_back.insert(condition.key, why);
+            let since = self.held_back.get(&condition.key).map(|held| held.since);
+            let held = HeldBack {
+                rule: condition.key.rule.as_str().to_owned(),
+                severity: condition.severity,
+                service: condition.key.service.clone(),
+                instance: condition.key.instance.clone(),
+                summary: condition.summary,
+                cause,
+                why,
+                since: since.unwrap_or(now.unix),
+            };
+            self.held_back.insert(condition.key, held);
             return;
         }
         self.held_back.remove(&condition.key);
@@ -223,16 +299,19 @@ impl Book {
             occurrence: Some(condition.occurrence),
             over_since: (!condition.active).then_some(now.mono),
             hold,
+            began: Some(now.mono),
         }
     }
 
     /// What is final or has thresholds of its own needs no hold.
     fn hold_of(&self, rule: Rule) -> Duration {
         match rule {
-            Rule::CrashLoop | Rule::Flapping => Duration::ZERO,
-            Rule::ServiceDown | Rule::Restarted | Rule::CheckFailed | Rule::HeartbeatLost => {
-                self.stable_after
-            }
+            Rule::CrashLoop
+            | Rule::Flapping
+            | Rule::RestartBreaker
+            | Rule::DeliveryFailed
+            | Rule::External => Duration::ZERO,
+            _ => self.stable_after,
         }
     }
 
@@ -249,7 +328,14 @@ impl Book {
             .firing
             .get_mut(&condition.key)
             .expect("the caller looked");
-        if let Some(change) = episode.update(&condition, gate.flapping, now) {
+        let blamed = episode.blame(gate.root.as_ref(), self.hold_back);
+        let change = episode.update(&condition, gate.flapping, now);
+        if let Some(change) = change.map(|change| change.and_news(blamed)).or_else(|| {
+            blamed.then(|| Change {
+                alert: episode.alert.clone(),
+                news: true,
+            })
+        }) {
             changes.push(change);
         }
         self.remember(&condition);
@@ -292,13 +378,14 @@ impl Gate {
         }
     }
 
-    /// Why no new alert of this rule is made.
-    fn holds_back(&self, rule: Rule) -> Option<String> {
+    /// Why no new alert of this rule is made, and the service that is the cause.
+    fn holds_back(&self, rule: Rule) -> Option<(Option<ServiceName>, String)> {
         if let Some(root) = &self.root {
-            return Some(format!("{root}, which it depends on, is the cause"));
+            return Some((Some(root.service.clone()), root.why()));
         }
-        let told = matches!(rule, Rule::Flapping | Rule::CrashLoop);
-        (self.flapping && !told).then(|| "it is flapping, which is told already".to_owned())
+        let told = matches!(rule, Rule::Flapping | Rule::CrashLoop) || !rule.is_watched();
+        let why = || (None, "it is flapping, which is told already".to_owned());
+        (self.flapping && !told).then(why)
     }
 }
 
@@ -314,6 +401,21 @@ impl Memory {
 // === impl Episode ===
 
 impl Episode {
+    /// Takes note of a root that was found a moment after it fired, or that is no more. `true`: that changed.
+    fn blame(&mut self, root: Option<&Root>, hold_back: Duration) -> bool {
+        let late = |root: &&Root| {
+            let began = self.began;
+            began.is_some_and(|began| root.since.saturating_sub(began) <= hold_back)
+        };
+        let before = self.alert.cause.clone();
+        self.alert.cause = match (root, &before) {
+            (Some(root), Some(_)) => Some(root.service.clone()),
+            (root, None) => root.filter(late).map(|root| root.service.clone()),
+            (None, Some(_)) => None,
+        };
+        self.alert.cause != before
+    }
+
     /// Takes what changed. A repetition raises the count and is no news; another cause is.
     fn update(&mut self, condition: &Condition, flapping: bool, now: Now) -> Option<Change> {
         let counted = self.occurrence.replace(condition.occurrence);
@@ -337,6 +439,7 @@ impl Episode {
             alert.detail.clone_from(&condition.detail);
             alert.suggestion.clone_from(&condition.suggestion);
             alert.last_lines.clone_from(&condition.last_lines);
+            alert.labels = labels_of(condition);
         }
         let news = !flapping && (worse || other_cause || first_lines);
         (*alert != before).then(|| Change {
@@ -348,11 +451,6 @@ impl Episode {
 
 fn alert_of(condition: &Condition, id: String, now: Now) -> Alert {
     let key = &condition.key;
-    let labels = key
-        .check
-        .iter()
-        .map(|check| (CHECK_LABEL.to_owned(), Value::from(check.as_str())))
-        .collect();
     Alert {
         id,
         rule: key.rule.as_str().to_owned(),
@@ -367,16 +465,37 @@ fn alert_of(condition: &Condition, id: String, now: Now) -> Alert {
         started: now.unix,
         ended: None,
         count: 1,
-        labels,
+        labels: labels_of(condition),
         acknowledged: None,
+        cause: None,
+        muted: Vec::new(),
     }
 }
 
+/// What the parts of a key that are no field of an alert are called among its labels.
+fn check_label(rule: Rule) -> &'static str {
+    if rule == Rule::External {
+        FINGERPRINT_LABEL
+    } else {
+        CHECK_LABEL
+    }
+}
+
+fn labels_of(condition: &Condition) -> BTreeMap<String, Value> {
+    let mut labels = condition.labels.clone();
+    if let Some(check) = &condition.key.check {
+        let name = check_label(condition.key.rule).to_owned();
+        labels.insert(name, Value::from(check.as_str()));
+    }
+    labels
+}
+
 /// The key of an alert as it was written.
-fn key_of(alert: &Alert) -> Option<Key> {
-    let check = alert.labels.get(CHECK_LABEL).and_then(Value::as_str);
+pub(super) fn key_of(alert: &Alert) -> Option<Key> {
+    let rule = Rule::from_name(&alert.rule)?;
+    let check = alert.labels.get(check_label(rule)).and_then(Value::as_str);
     Some(Key {
-        rule: Rule::from_name(&alert.rule)?,
+        rule,
         service: alert.service.clone(),
         instance: alert.instance.clone(),
         check: check.map(str::to_owned),
@@ -389,7 +508,7 @@ fn key_of(alert: &Alert) -> Option<Key> {
     clippy::cast_sign_loss,
     reason = "a wall clock before 1970 becomes 0, and 2^64 ms are far away"
 )]
-fn id_at(now: Now, sequence: u128) -> String {
+pub(super) fn id_at(now: Now, sequence: u128) -> String {
     InstanceId::from_parts((now.unix * 1e3).max(0.0) as u64, sequence).to_string()
 }
 

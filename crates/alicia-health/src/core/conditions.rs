@@ -1,12 +1,15 @@
 //! What should be an alert: conditions, read from what is known of a service.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use alicia_contract::health::{HealthState, HeartbeatStatus, Severity};
 use alicia_contract::id::ServiceName;
 use alicia_contract::orchestrator::InstanceState;
+use serde_json::Value;
 
 use super::Now;
+use super::agents::Finding;
 use super::evidence::{Beat, Check};
 use super::judge::said;
 use super::slot::Slot;
@@ -31,17 +34,53 @@ pub enum Rule {
     HeartbeatLost,
     /// It changes too often.
     Flapping,
+    /// Heartbeats come that cannot be used.
+    BadHeartbeats,
+    /// An agent makes no progress.
+    AgentStuck,
+    /// An agent repeats itself.
+    AgentLoop,
+    /// An agent's calls of tools fail.
+    AgentToolErrors,
+    /// An agent burns tokens.
+    AgentTokens,
+    /// An agent burns money.
+    AgentCost,
+    /// An agent's model is slow to begin.
+    AgentSlow,
+    /// An agent does not keep up.
+    AgentQueue,
+    /// The error budget of a service is burnt too quickly.
+    SloBurn,
+    /// Restarts by the monitor did not help.
+    RestartBreaker,
+    /// A notification could not be delivered.
+    DeliveryFailed,
+    /// Posted from outside, over the Alertmanager API.
+    External,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 18] = [
         Self::ServiceDown,
         Self::CrashLoop,
         Self::Restarted,
         Self::CheckFailed,
         Self::HeartbeatLost,
         Self::Flapping,
+        Self::BadHeartbeats,
+        Self::AgentStuck,
+        Self::AgentLoop,
+        Self::AgentToolErrors,
+        Self::AgentTokens,
+        Self::AgentCost,
+        Self::AgentSlow,
+        Self::AgentQueue,
+        Self::SloBurn,
+        Self::RestartBreaker,
+        Self::DeliveryFailed,
+        Self::External,
     ];
 
     /// The name in alerts.
@@ -54,7 +93,29 @@ impl Rule {
             Self::CheckFailed => "check_failed",
             Self::HeartbeatLost => "heartbeat_lost",
             Self::Flapping => "flapping",
+            Self::BadHeartbeats => "bad_heartbeats",
+            Self::AgentStuck => "agent_stuck",
+            Self::AgentLoop => "agent_loop",
+            Self::AgentToolErrors => "agent_tool_errors",
+            Self::AgentTokens => "agent_tokens",
+            Self::AgentCost => "agent_cost",
+            Self::AgentSlow => "agent_slow",
+            Self::AgentQueue => "agent_queue",
+            Self::SloBurn => "slo_burn",
+            Self::RestartBreaker => "restart_breaker",
+            Self::DeliveryFailed => "delivery_failed",
+            Self::External => "external",
         }
+    }
+
+    /// Whether it is read from what is known of a service, at each look. The others are told from elsewhere:
+    /// see [`super::told`].
+    #[must_use]
+    pub const fn is_watched(self) -> bool {
+        !matches!(
+            self,
+            Self::RestartBreaker | Self::DeliveryFailed | Self::External | Self::SloBurn
+        )
     }
 
     /// The rule of a name.
@@ -96,6 +157,8 @@ pub struct Condition {
     pub last_lines: Vec<String>,
     /// What to do.
     pub suggestion: Option<String>,
+    /// Labels of its own.
+    pub labels: BTreeMap<String, Value>,
 }
 
 /// The conditions of a service. A key that is not among them does not hold, for sure.
@@ -103,12 +166,14 @@ pub struct Condition {
 pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Condition> {
     let mut found = Vec::new();
     for (number, slot) in &watch.slots {
-        of_slot(watch, *number, slot, &mut found);
+        of_slot(watch, *number, slot, now, &mut found);
     }
+    found.extend(bad_heartbeats(watch, now));
     if watch.slots.is_empty() {
         for beat in watch.beats.values() {
             found.extend(heartbeat_lost(watch, None, beat, Severity::Critical));
             found.extend(says_unhealthy(watch, None, beat));
+            found.extend(agent_findings(watch, None, beat, now));
         }
         found.dedup_by(|a, b| a.key == b.key);
     }
@@ -122,12 +187,16 @@ pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Conditio
     found
 }
 
-fn of_slot(watch: &Watch, number: u32, slot: &Slot, found: &mut Vec<Condition>) {
+fn of_slot(watch: &Watch, number: u32, slot: &Slot, now: Now, found: &mut Vec<Condition>) {
     let name = watch.label(number);
     match slot.state {
-        InstanceState::Stopping | InstanceState::Stopped | InstanceState::Completed => return,
-        InstanceState::Failed => return found.push(crash_loop(watch, name, slot)),
-        _ => found.extend(restarted(watch, &name, slot)),
+        InstanceState::Stopping
+        | InstanceState::Stopped
+        | InstanceState::Completed
+        | InstanceState::Parked
+        | InstanceState::Paused => return,
+        InstanceState::Failed => return found.push(crash_loop(watch, name, slot, now)),
+        _ => found.extend(restarted(watch, &name, slot, now)),
     }
     if slot.state != InstanceState::Running {
         return;
@@ -138,6 +207,7 @@ fn of_slot(watch: &Watch, number: u32, slot: &Slot, found: &mut Vec<Condition>) 
     if let Some(beat) = watch.beat_of(slot) {
         found.extend(heartbeat_lost(watch, Some(&name), beat, Severity::Warning));
         found.extend(says_unhealthy(watch, Some(&name), beat));
+        found.extend(agent_findings(watch, Some(&name), beat, now));
     }
 }
 
@@ -150,7 +220,24 @@ fn key(watch: &Watch, rule: Rule, instance: Option<&str>, check: Option<&str>) -
     }
 }
 
-fn restarted(watch: &Watch, name: &str, slot: &Slot) -> Option<Condition> {
+/// What is known of an end, for advice.
+pub(crate) fn evidence<'e>(
+    watch: &'e Watch,
+    slot: &'e Slot,
+    cause: &'e str,
+    now: Now,
+) -> suggest::Evidence<'e> {
+    suggest::Evidence {
+        service: &watch.service,
+        class: slot.exit.as_ref().map(|exit| exit.class).unwrap_or_default(),
+        cause,
+        last_lines: &slot.last_lines,
+        root: None,
+        after_change: watch.changed_lately(now),
+    }
+}
+
+fn restarted(watch: &Watch, name: &str, slot: &Slot, now: Now) -> Option<Condition> {
     let exit = slot.exit.as_ref().filter(|_| slot.exits > 0)?;
     Some(Condition {
         key: key(watch, Rule::Restarted, Some(name), None),
@@ -160,15 +247,12 @@ fn restarted(watch: &Watch, name: &str, slot: &Slot) -> Option<Condition> {
         summary: format!("{name} ended unexpectedly and is restarted"),
         detail: exit.cause.clone(),
         last_lines: slot.last_lines.clone(),
-        suggestion: Some(suggest::for_exit(
-            &watch.service,
-            &exit.cause,
-            &slot.last_lines,
-        )),
+        labels: BTreeMap::new(),
+        suggestion: Some(suggest::first(&evidence(watch, slot, &exit.cause, now))),
     })
 }
 
-fn crash_loop(watch: &Watch, name: String, slot: &Slot) -> Condition {
+fn crash_loop(watch: &Watch, name: String, slot: &Slot, now: Now) -> Condition {
     let service = &watch.service;
     let cause = slot.exit.as_ref().map_or("", |exit| &exit.cause);
     let detail = if cause.is_empty() || slot.reason.contains(cause) {
@@ -188,7 +272,8 @@ fn crash_loop(watch: &Watch, name: String, slot: &Slot) -> Condition {
         occurrence: slot.exits.max(1),
         severity: Severity::Critical,
         summary: format!("{name} failed and is not started again"),
-        suggestion: Some(suggest::for_exit(service, &detail, &slot.last_lines)),
+        labels: BTreeMap::new(),
+        suggestion: Some(suggest::first(&evidence(watch, slot, &detail, now))),
         detail,
         last_lines: slot.last_lines.clone(),
     }
@@ -208,7 +293,8 @@ fn check_failed(
         summary: format!("check {check} of {name} fails"),
         detail: result.detail.clone(),
         last_lines: Vec::new(),
-        suggestion: Some(suggest::logs(&watch.service)),
+        labels: BTreeMap::new(),
+        suggestion: Some(suggest::of_check(&watch.service, &result.detail)),
     })
 }
 
@@ -225,8 +311,7 @@ fn heartbeat_lost(
     let detail = if beat.status == HeartbeatStatus::Offline {
         "its connection to the bus broke: the broker published its last will".to_owned()
     } else {
-        let waited_s = beat.timeout.unwrap_or_default().as_secs_f64();
-        format!("no heartbeat for {waited_s} s")
+        format!("no heartbeat for {:.1} s", beat.silent.as_secs_f64())
     };
     Some(Condition {
         key: key(watch, Rule::HeartbeatLost, name, None),
@@ -236,7 +321,43 @@ fn heartbeat_lost(
         summary: format!("{who} sends no heartbeats"),
         detail,
         last_lines: Vec::new(),
+        labels: BTreeMap::new(),
         suggestion: Some(suggest::logs(&watch.service)),
+    })
+}
+
+/// What an agent's own numbers say is wrong with its work.
+fn agent_findings(watch: &Watch, name: Option<&str>, beat: &Beat, now: Now) -> Vec<Condition> {
+    if !beat.fresh || beat.lost {
+        return Vec::new();
+    }
+    let who = name.unwrap_or(watch.service.as_str());
+    let condition = |finding: Finding| Condition {
+        key: key(watch, finding.rule, name, None),
+        active: true,
+        occurrence: 0,
+        severity: finding.severity,
+        summary: format!("{who} {}", finding.what),
+        detail: finding.detail,
+        last_lines: Vec::new(),
+        labels: BTreeMap::new(),
+        suggestion: Some(suggest::logs(&watch.service)),
+    };
+    let found = beat.work.findings(&watch.agent, now.mono);
+    found.into_iter().map(condition).collect()
+}
+
+fn bad_heartbeats(watch: &Watch, now: Now) -> Option<Condition> {
+    watch.has_bad_heartbeats(now).then(|| Condition {
+        key: key(watch, Rule::BadHeartbeats, None, None),
+        active: true,
+        occurrence: 0,
+        severity: Severity::Warning,
+        summary: format!("heartbeats of {} cannot be used", watch.service),
+        detail: watch.bad_heartbeat_last.clone().unwrap_or_default(),
+        last_lines: Vec::new(),
+        labels: BTreeMap::new(),
+        suggestion: Some(format!("alicia bus sub 'alicia/system/health/{}'", watch.service)),
     })
 }
 
@@ -251,6 +372,7 @@ fn says_unhealthy(watch: &Watch, name: Option<&str>, beat: &Beat) -> Option<Cond
         summary: format!("{who} says that it is unhealthy"),
         detail: said(beat),
         last_lines: Vec::new(),
+        labels: BTreeMap::new(),
         suggestion: Some(suggest::logs(&watch.service)),
     })
 }
@@ -272,6 +394,7 @@ fn service_down(watch: &Watch, down_after: Duration, now: Now) -> Option<Conditi
             .next()
             .map(|s| s.last_lines.clone())
             .unwrap_or_default(),
+        labels: BTreeMap::new(),
         suggestion: Some(suggest::logs(&watch.service)),
     })
 }
@@ -289,6 +412,7 @@ pub(crate) fn flapping(watch: &Watch) -> Condition {
                  are held back"
                 .to_owned(),
         last_lines: Vec::new(),
+        labels: BTreeMap::new(),
         suggestion: Some(suggest::logs(&watch.service)),
     }
 }

@@ -1,5 +1,6 @@
 //! What is known besides the process: verdicts of checks, and heartbeats.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use alicia_contract::health::{Heartbeat, HeartbeatStatus};
@@ -7,6 +8,8 @@ use alicia_contract::unit::UnixSeconds;
 use alicia_probe::{Threshold, Verdict};
 
 use super::Now;
+use super::agents::Work;
+use super::phi::{PHI_MAX, Rhythm};
 
 /// The verdict of one check on one instance.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,10 +50,29 @@ pub struct Beat {
     pub lost: bool,
     /// How often it was lost; tells occurrences apart.
     pub losses: u32,
+    /// How long it was silent when it was found lost.
+    pub silent: Duration,
+    /// The numbers that it told.
+    pub numbers: BTreeMap<String, f64>,
+    /// What it tells of an agent's work.
+    pub work: Work,
+    /// Until when the next is due, by its own word; none: it announced nothing.
+    announced: Option<Duration>,
+    /// Its rhythm; only where the file demands no timeout does it decide.
+    rhythm: Rhythm,
     /// Whether one came at all; none yet where the file demands them.
     pub came: bool,
     /// Whether it is not older than the last time the monitor was held up.
     pub fresh: bool,
+}
+
+/// When the next heartbeat is due.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Due {
+    /// After this it is lost.
+    pub timeout: Option<Duration>,
+    /// The interval that was announced, where no timeout of the file overrides it.
+    pub announced: Option<Duration>,
 }
 
 // === impl Check ===
@@ -112,18 +134,36 @@ impl Beat {
             since: now.unix,
             lost: false,
             losses: 0,
+            silent: Duration::ZERO,
+            numbers: BTreeMap::new(),
+            work: Work::default(),
+            announced: None,
+            rhythm: Rhythm::default(),
             came: false,
             fresh: true,
         }
     }
 
-    pub(super) fn take(&mut self, heartbeat: &Heartbeat, timeout: Option<Duration>, now: Now) {
+    pub(super) fn take(&mut self, heartbeat: &Heartbeat, due: Due, now: Now) {
+        if let Some(announced) = due.announced
+            && self.came
+            && self.fresh
+            && !self.lost
+        {
+            let interval = now.mono.saturating_sub(self.heard_mono);
+            self.rhythm.take(interval, announced);
+        }
+        self.announced = due.announced;
         if self.status != heartbeat.status || self.lost {
             self.since = now.unix;
         }
         self.status = heartbeat.status;
         self.detail = heartbeat.detail.clone().unwrap_or_default();
-        self.timeout = timeout;
+        self.timeout = due.timeout;
+        let numbers = heartbeat.counters.iter().chain(&heartbeat.resources);
+        self.numbers = numbers
+            .map(|(name, value)| (name.clone(), *value))
+            .collect();
         self.heard_mono = now.mono;
         self.heard = now.unix;
         self.lost = false;
@@ -131,20 +171,28 @@ impl Beat {
         self.fresh = true;
     }
 
-    /// Notes when it is overdue. A last will counts only after `offline_after`: the connection may come
+    /// Notes when it is overdue: by the timeout, or earlier when its rhythm says so. A last will counts only after `offline_after`: the connection may come
     /// back, or the process may have ended, which says more.
     pub(crate) fn look(&mut self, offline_after: Duration, now: Now) {
         let silent = now.mono.saturating_sub(self.heard_mono);
         let overdue = match self.status {
             HeartbeatStatus::Offline => silent >= offline_after,
             HeartbeatStatus::Stopping => false,
-            _ => self.timeout.is_some_and(|timeout| silent > timeout),
+            _ => self.timeout.is_some_and(|timeout| silent > timeout) || self.is_unlikely(silent),
         };
         if overdue && !self.lost && self.fresh {
             self.lost = true;
             self.losses += 1;
+            self.silent = silent;
             self.since = now.unix;
         }
+    }
+
+    fn is_unlikely(&self, silent: Duration) -> bool {
+        let phi = self
+            .announced
+            .and_then(|announced| self.rhythm.phi(silent, announced));
+        phi.is_some_and(|phi| phi > PHI_MAX)
     }
 
     /// Starts the wait for the next one anew: nothing could be heard meanwhile.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | slot that waits or starts | starting |
 //! | slot in back-off or failed | down |
+//! | slot that is parked or paused | degraded |
 //! | slot that runs: a check is bad, its heartbeat is overdue, broken off or says `unhealthy` | unhealthy |
 //! | slot that runs: its heartbeat says `degraded` / `starting` | degraded / starting |
 //! | slot that runs, otherwise | healthy |
@@ -113,6 +114,9 @@ fn by_slot(watch: &Watch, number: u32, slot: &Slot) -> Option<Member> {
                 .as_ref()
                 .map_or(slot.reason.as_str(), |exit| &exit.cause);
             (HealthState::Down, format!("{name}: {cause}"))
+        }
+        InstanceState::Parked | InstanceState::Paused => {
+            (HealthState::Degraded, format!("{name}: {}", slot.reason))
         }
         InstanceState::Running => running(watch, &name, slot),
     };

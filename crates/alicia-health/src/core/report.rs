@@ -27,6 +27,12 @@ impl Monitor {
             services,
             alerts_firing: u32::try_from(self.book.firing().count()).unwrap_or(u32::MAX),
             alerts: self.newest_alerts(),
+            held_back: self
+                .book
+                .held_back()
+                .take(ALERTS_IN_STATUS_MAX)
+                .cloned()
+                .collect(),
             omitted: 0,
         }
     }
@@ -101,6 +107,7 @@ fn process_state(name: &str, slot: &Slot) -> CheckState {
         InstanceState::Running | InstanceState::Completed => HealthState::Healthy,
         InstanceState::Waiting | InstanceState::Starting => HealthState::Starting,
         InstanceState::Backoff | InstanceState::Failed => HealthState::Down,
+        InstanceState::Parked | InstanceState::Paused => HealthState::Degraded,
         InstanceState::Stopping | InstanceState::Stopped => HealthState::Unknown,
     };
     CheckState {

@@ -23,6 +23,12 @@ pub struct Slot {
     pub since: UnixSeconds,
     /// Why.
     pub reason: String,
+    /// The number of its process.
+    pub pid: Option<u32>,
+    /// The processor that it uses, in cores.
+    pub cpu: Option<f64>,
+    /// The memory that it uses.
+    pub memory_bytes: Option<u64>,
     /// The ports by name.
     pub ports: BTreeMap<ServiceName, u16>,
     /// How the last run ended.
@@ -67,6 +73,9 @@ impl Slot {
             state: InstanceState::Waiting,
             since: 0.0,
             reason: String::new(),
+            pid: None,
+            cpu: None,
+            memory_bytes: None,
             ports: BTreeMap::new(),
             exit: seen.exit.clone().filter(|_| !down),
             last_lines: Vec::new(),
@@ -87,6 +96,9 @@ impl Slot {
             state: change.from,
             since: 0.0,
             reason: String::new(),
+            pid: None,
+            cpu: None,
+            memory_bytes: None,
             ports: BTreeMap::new(),
             exit: None,
             last_lines: Vec::new(),
@@ -102,6 +114,9 @@ impl Slot {
     /// Takes what the orchestrator's picture says of it.
     pub(super) fn see(&mut self, seen: &InstanceStatus, now: Now) {
         self.ports.clone_from(&seen.ports);
+        self.pid = seen.pid;
+        self.cpu = seen.cpu;
+        self.memory_bytes = seen.memory_bytes;
         let restarted = seen.restarts > self.restarts;
         self.restarts = seen.restarts;
         self.enter(
@@ -122,6 +137,7 @@ impl Slot {
     /// Takes one change.
     pub(super) fn take(&mut self, change: &Transition, now: Now) {
         self.restarts = self.restarts.max(change.restarts);
+        self.pid = change.pid;
         self.enter(
             &Entering {
                 instance: change.instance.as_ref(),
@@ -142,6 +158,7 @@ impl Slot {
             InstanceState::Stopped,
             InstanceState::Completed,
             InstanceState::Failed,
+            InstanceState::Parked,
         ];
         if at_rest.contains(&self.state) && !at_rest.contains(&to.state) {
             // Started by a person: a clean slate.
@@ -165,7 +182,11 @@ impl Slot {
                 self.running_since.get_or_insert(now.mono);
                 self.recovering = false;
             }
-            InstanceState::Stopping | InstanceState::Stopped | InstanceState::Completed => {
+            InstanceState::Stopping
+            | InstanceState::Stopped
+            | InstanceState::Completed
+            | InstanceState::Parked
+            | InstanceState::Paused => {
                 self.recovering = false;
                 self.running_since = None;
             }

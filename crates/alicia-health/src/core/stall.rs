@@ -40,6 +40,10 @@ impl Monitor {
         for name in names {
             self.look(&name, now, actions);
         }
+        self.consider_restarts(now, actions);
+        self.look_at_told(now, actions);
+        let expired = self.book.expire_acknowledgements(now);
+        actions.extend(expired.into_iter().map(super::alert));
     }
 
     /// While the bus is away nothing is heard: silence proves nothing, and the last picture stands.

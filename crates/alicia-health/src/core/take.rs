@@ -9,6 +9,7 @@ use alicia_contract::health::Heartbeat;
 use alicia_contract::id::ServiceName;
 use alicia_contract::orchestrator::{FleetStatus, Transition};
 
+use super::agents::limits;
 use super::alerts::Gate;
 use super::evidence::Check;
 use super::watch::Watch;
@@ -16,13 +17,16 @@ use super::{Action, Monitor, Now, Tried, alert, targets_of};
 
 impl Monitor {
     pub(super) fn take_fleet(&mut self, fleet: Arc<Fleet>, now: Now, actions: &mut Vec<Action>) {
+        let all = self.settings.agents;
         for (name, spec) in &fleet.services {
             let watch = self.watch_or_new(name, now);
-            watch.spec = Some(spec.clone());
+            watch.specify(spec, now);
+            watch.agent = limits(spec.agent.as_ref(), &all);
         }
         for (name, watch) in &mut self.watches {
             if !fleet.services.contains_key(name) {
                 watch.spec = None;
+                watch.agent = all;
             }
         }
         self.fleet = fleet;
@@ -127,14 +131,20 @@ impl Monitor {
         }
     }
 
-    pub(super) fn count_bad(&mut self, service: &ServiceName, fault: String) {
-        match self.watches.get_mut(service) {
-            Some(watch) => {
-                watch.bad_heartbeats += 1;
-                watch.bad_heartbeat_last = Some(fault);
-            }
-            None => self.stray_heartbeats += 1,
-        }
+    /// Counts a heartbeat that cannot be used. It changes no state; a series of them is an alert.
+    pub(super) fn count_bad(
+        &mut self,
+        service: &ServiceName,
+        fault: String,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(watch) = self.watches.get_mut(service) else {
+            self.stray_heartbeats += 1;
+            return;
+        };
+        watch.bad_heartbeat(fault, now);
+        self.look(service, now, actions);
     }
 
     pub(super) fn take_try(&mut self, tried: Tried, now: Now, actions: &mut Vec<Action>) {
@@ -164,16 +174,25 @@ impl Monitor {
         let check = checks
             .entry(tried.check)
             .or_insert_with(|| Check::new(rise, fall, now));
+        // What was good and is good again changes nothing: of ten thousand checks, nearly all.
+        let is_news = !(check.fresh && check.good == Some(true) && tried.result.good);
         check.count(tried.result, now);
-        self.look(&tried.service, now, actions);
+        if is_news {
+            self.look(&tried.service, now, actions);
+        }
     }
 
     fn watch_or_new(&mut self, service: &ServiceName, now: Now) -> &mut Watch {
         let spec = self.fleet.services.get(service);
+        let agent = limits(
+            spec.and_then(|spec| spec.agent.as_ref()),
+            &self.settings.agents,
+        );
         self.watches
             .entry(service.clone())
             .or_insert_with(|| Watch {
                 spec: spec.cloned(),
+                agent,
                 ..Watch::new(service.clone(), now)
             })
     }

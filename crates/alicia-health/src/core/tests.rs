@@ -1,7 +1,8 @@
 //! The monitor told by stories: each is a list of events on one clock, and what became of them.
 
 mod properties;
-mod story;
+pub(super) mod story;
+mod vitals;
 
 use alicia_contract::fleet::{Condition as Needs, ServiceSpec};
 use alicia_contract::health::{AlertState, HeartbeatStatus};
@@ -248,6 +249,7 @@ fn a_demanded_heartbeat_that_never_comes_is_lost() {
     let mut story = Story::of_fleet(Fleet {
         name: String::new(),
         services,
+        ..Fleet::default()
     });
     story.start("api");
     story.wait(2_750);
@@ -322,6 +324,7 @@ fn the_root_of_a_graph_is_the_only_alert() {
     let mut story = Story::of_fleet(Fleet {
         name: String::new(),
         services,
+        ..Fleet::default()
     });
     let names: Vec<String> = (0..23).map(|n| format!("s{n}")).collect();
     for name in &names {
@@ -444,12 +447,13 @@ fn alerts_survive_a_restart_of_the_monitor() {
     }
     let fired = story.news[0].clone();
     let mut monitor = Monitor::new(Settings::default(), 2);
-    monitor.restore(fired.clone());
+    monitor.restore(fired.clone(), story.now());
     story.monitor = monitor;
     story.news.clear();
     let fleet = Fleet {
         name: String::new(),
         services: [(name_of("api"), spec())].into(),
+        ..Fleet::default()
     };
     story.tell(Event::Fleet(Arc::new(fleet)));
     story.wait(60_000);
@@ -477,7 +481,7 @@ fn a_restart_of_the_monitor_is_no_occurrence() {
     story.start("api");
     story.enter("api", InstanceState::Failed);
     let mut monitor = Monitor::new(Settings::default(), 2);
-    monitor.restore(story.news[0].clone());
+    monitor.restore(story.news[0].clone(), story.now());
     story.monitor = monitor;
     story.show();
     let counts: Vec<u32> = story
@@ -498,11 +502,12 @@ fn an_acknowledgement_is_kept_with_the_alert() {
         by: "key/bob".to_owned(),
         note: None,
         at: story.now().unix,
+        until: None,
     };
     let id = story.news[0].id.clone();
-    story.tell(Event::Acknowledge("nosuch".to_owned(), by.clone()));
+    story.tell(Event::Acknowledge("nosuch".to_owned(), Some(by.clone())));
     assert_eq!(story.actions, []);
-    story.tell(Event::Acknowledge(id, by.clone()));
+    story.tell(Event::Acknowledge(id, Some(by.clone())));
     assert_eq!(story.news[1].acknowledged, Some(by));
     assert_eq!(story.news[1].state, AlertState::Firing);
 }

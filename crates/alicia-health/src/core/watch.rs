@@ -1,21 +1,32 @@
 //! What is known of one service: its slots, its checks, its heartbeats.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use alicia_contract::fleet::ServiceSpec;
+use alicia_contract::fleet::{AgentLimits, ServiceSpec};
 use alicia_contract::health::{HealthState, Heartbeat};
 use alicia_contract::id::{InstanceId, ServiceName};
 use alicia_contract::orchestrator::{InstanceState, InstanceStatus, ServiceStatus, Transition};
 use alicia_contract::unit::UnixSeconds;
 
 use super::Now;
-use super::evidence::Beat;
+use super::agents::Told;
+use super::evidence::{Beat, Due};
 use super::flap::Flap;
+use super::judge::is_bad;
 use super::slot::Slot;
 
 /// Most instances of which heartbeats are kept per service: those that run, and some of the past.
 const BEATS_MAX: usize = 2_000;
+
+/// So many heartbeats that cannot be used, in [`BAD_HEARTBEATS_WITHIN`], are an alert.
+const BAD_HEARTBEATS: usize = 3;
+
+/// A minute: a service that beats every few seconds is found quickly, an accident is none.
+const BAD_HEARTBEATS_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long after a change of the file what fails may fail because of it.
+const CHANGE_SUSPECT: Duration = Duration::from_secs(600);
 
 /// A service that is watched.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,10 +47,18 @@ pub struct Watch {
     pub bad_heartbeats: u64,
     /// What was wrong with the last of them.
     pub bad_heartbeat_last: Option<String>,
+    /// When the last few of them came.
+    pub(super) bad_heartbeats_at: VecDeque<Duration>,
+    /// The limits of an agent's work.
+    pub agent: AgentLimits,
+    /// When its part of the file was last changed.
+    pub(crate) changed: Option<Duration>,
     /// The judgement.
     pub judged: Judged,
     /// When it was last judged bad.
     pub bad_last: Option<Duration>,
+    /// Since when it is bad, or was a moment ago.
+    pub bad_since: Option<Duration>,
     /// Changes between good and bad.
     pub flap: Flap,
 }
@@ -76,10 +95,30 @@ impl Watch {
             beats: BTreeMap::new(),
             bad_heartbeats: 0,
             bad_heartbeat_last: None,
+            bad_heartbeats_at: VecDeque::new(),
+            agent: AgentLimits::default(),
+            changed: None,
             judged,
             bad_last: None,
+            bad_since: None,
             flap: Flap::default(),
         }
+    }
+
+    /// Notes that it is bad now, if it is. A pause of less than `lately` belongs to the same badness.
+    pub(crate) fn note_bad(&mut self, lately: Duration, now: Now) {
+        if is_bad(self.judged.state) {
+            self.bad_since = self.bad_lately(lately, now).or(Some(now.mono));
+            self.bad_last = Some(now.mono);
+        }
+    }
+
+    /// Since when it is bad, if it is or was less than `lately` ago.
+    #[must_use]
+    pub fn bad_lately(&self, lately: Duration, now: Now) -> Option<Duration> {
+        let last = self.bad_last?;
+        let recent = now.mono.saturating_sub(last) < lately;
+        self.bad_since.filter(|_| recent)
     }
 
     /// The name of a slot as people know it: `api-1`.
@@ -162,9 +201,17 @@ impl Watch {
         let demanded = self.spec.as_ref().and_then(|spec| spec.heartbeat_timeout);
         let announced = heartbeat
             .interval_s
-            .and_then(|interval_s| Duration::try_from_secs_f64(interval_s).ok())
-            .map(|interval| interval * intervals);
-        let timeout = demanded.map(|period| period.duration()).or(announced);
+            .and_then(|interval_s| Duration::try_from_secs_f64(interval_s).ok());
+        let due = match demanded {
+            Some(timeout) => Due {
+                timeout: Some(timeout.duration()),
+                announced: None,
+            },
+            None => Due {
+                timeout: announced.map(|interval| interval * intervals),
+                announced,
+            },
+        };
         if heartbeat.instance.is_none() {
             self.beats.retain(|_, beat| beat.came);
         }
@@ -175,8 +222,47 @@ impl Watch {
             .beats
             .entry(heartbeat.instance.clone())
             .or_insert_with(|| Beat::awaited(Duration::ZERO, now));
-        beat.take(heartbeat, timeout, now);
+        beat.take(heartbeat, due, now);
+        if let Some(told) = Told::of(heartbeat) {
+            beat.work.take(told, &self.agent, now.mono);
+        }
         true
+    }
+
+    /// Takes what the file says of it now.
+    pub(crate) fn specify(&mut self, spec: &ServiceSpec, now: Now) {
+        if self.spec.as_ref().is_some_and(|before| before != spec) {
+            self.changed = Some(now.mono);
+        }
+        self.spec = Some(spec.clone());
+    }
+
+    /// Whether its part of the file was changed so shortly ago that what fails now may fail because of it.
+    #[must_use]
+    pub fn changed_lately(&self, now: Now) -> bool {
+        self.changed
+            .is_some_and(|at| now.mono.saturating_sub(at) < CHANGE_SUSPECT)
+    }
+
+    /// Counts a heartbeat that could not be used.
+    pub(crate) fn bad_heartbeat(&mut self, fault: String, now: Now) {
+        self.bad_heartbeats += 1;
+        self.bad_heartbeat_last = Some(fault);
+        if self.bad_heartbeats_at.len() >= BAD_HEARTBEATS {
+            self.bad_heartbeats_at.pop_front();
+        }
+        self.bad_heartbeats_at.push_back(now.mono);
+    }
+
+    /// Whether so many came lately that somebody should look: one alone may be an accident.
+    #[must_use]
+    pub fn has_bad_heartbeats(&self, now: Now) -> bool {
+        let recent = |at: &Duration| now.mono.saturating_sub(*at) < BAD_HEARTBEATS_WITHIN;
+        self.bad_heartbeats_at
+            .iter()
+            .filter(|at| recent(at))
+            .count()
+            >= BAD_HEARTBEATS
     }
 
     /// Whether the run is known to be over.

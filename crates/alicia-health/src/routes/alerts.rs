@@ -1,29 +1,19 @@
 //! Alerts: what fires and what did, and what a person can do about it.
 
-use std::time::Duration;
-
 use alicia_bus::CallError;
-use alicia_contract::health::{Acknowledgement, Severity};
+use alicia_contract::health::{HeldBack, Severity};
 use alicia_contract::id::ServiceName;
-use alicia_contract::orchestrator::{FleetRequest, REQUESTS, Verb};
+use alicia_contract::unit::Period;
 use alicia_module::ApiError;
 use alicia_module::api::{Answer, Body, Caller, Params, PathParams};
-use alicia_store::audit;
 use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 use super::{Alert, FleetAnswer, Module, State, limit, no_service};
-use crate::core::Event;
-use crate::module::HealthModule;
+use crate::office::Ack;
+use crate::restart;
 use crate::store::{self, Listing};
-
-/// How long the orchestrator may take to accept a request.
-const RESTART_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Longest note, in characters.
-const NOTE_CHARS_MAX: usize = 1_000;
 
 /// What to list.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -47,6 +37,9 @@ pub(super) struct AlertsPage {
     alerts: Vec<Alert>,
     /// Where the next page begins: the next `cursor`; none: this is the last.
     next: Option<String>,
+    /// On the first page: what would fire if a service that it depends on were not the cause, and why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    held_back: Vec<HeldBack>,
 }
 
 /// Who takes note may say something.
@@ -57,6 +50,9 @@ pub(super) struct AckBody {
     #[serde(default)]
     #[schemars(length(max = 1000))]
     note: Option<String>,
+    /// How long it holds; then people are notified again. Default: as long as the alert.
+    #[serde(default)]
+    duration: Option<Period>,
 }
 
 pub(super) async fn list(
@@ -64,6 +60,12 @@ pub(super) async fn list(
     Params(query): Params<AlertsQuery>,
 ) -> Result<Answer<AlertsPage>, ApiError> {
     let limit = limit(query.limit)?;
+    let mut held_back = Vec::new();
+    if query.cursor.is_none() && query.active != Some(false) {
+        let monitor = module.shared.read();
+        let wanted = |held: &&HeldBack| query.severity.is_none_or(|of| of == held.severity);
+        held_back = monitor.book().held_back().filter(wanted).cloned().collect();
+    }
     let listing = Listing {
         active: query.active,
         severity: query.severity,
@@ -79,7 +81,31 @@ pub(super) async fn list(
     let more = alerts.len() > limit as usize;
     alerts.truncate(limit as usize);
     let next = alerts.last().filter(|_| more).map(|last| last.id.clone());
-    Ok(Answer(AlertsPage { alerts, next }))
+    let notifier = &module.office.notifier;
+    Ok(Answer(AlertsPage {
+        alerts: alerts
+            .into_iter()
+            .map(|alert| notifier.shown(alert))
+            .collect(),
+        next,
+        held_back,
+    }))
+}
+
+pub(super) async fn one(
+    State(module): Module,
+    PathParams(id): PathParams<String>,
+) -> Result<Answer<Alert>, ApiError> {
+    let wanted = id.clone();
+    let read = module
+        .store
+        .read(move |connection| store::get(connection, &wanted))
+        .await;
+    let alert = read.map_err(|error| ApiError::internal("health", &error))?;
+    let none = || ApiError::not_found("health", format!("there is no alert with the id {id}"));
+    Ok(Answer(
+        module.office.notifier.shown(alert.ok_or_else(none)?),
+    ))
 }
 
 pub(super) async fn acknowledge(
@@ -88,37 +114,24 @@ pub(super) async fn acknowledge(
     PathParams(id): PathParams<String>,
     Body(body): Body<AckBody>,
 ) -> Result<Answer<Alert>, ApiError> {
-    if body
-        .note
-        .as_ref()
-        .is_some_and(|note| note.chars().count() > NOTE_CHARS_MAX)
-    {
-        let detail = format!("the note has more than {NOTE_CHARS_MAX} characters");
-        let status = StatusCode::UNPROCESSABLE_ENTITY;
-        return Err(ApiError::new(
-            status,
-            "health.note_too_long",
-            "Note too long",
-            detail,
-        ));
-    }
-    let by = Acknowledgement {
-        by: identity.to_string(),
+    let ack = Ack {
         note: body.note,
-        at: module.clock.unix(),
+        duration: body.duration,
     };
-    let change = module.handle.ask(Event::Acknowledge(id.clone(), by)).await;
-    let change = change
-        .filter(|change| change.alert.id == id)
-        .ok_or_else(|| ApiError::not_found("health", format!("no alert with the id {id} fires")))?;
-    note(
-        &module,
-        &identity.to_string(),
-        "acknowledge",
-        format!("alert:{id}"),
-    )
-    .await?;
-    Ok(Answer(change.alert))
+    let alert = module
+        .office
+        .acknowledge(&identity.to_string(), &id, ack)
+        .await?;
+    Ok(Answer(alert))
+}
+
+pub(super) async fn take_back(
+    State(module): Module,
+    Caller(identity): Caller,
+    PathParams(id): PathParams<String>,
+) -> Result<Answer<Alert>, ApiError> {
+    let actor = identity.to_string();
+    Ok(Answer(module.office.take_back(&actor, &id).await?))
 }
 
 pub(super) async fn restart(
@@ -129,49 +142,13 @@ pub(super) async fn restart(
     if module.shared.read().watch(service.as_str()).is_none() {
         return Err(no_service(service.as_str()));
     }
-    note(
-        &module,
-        &identity.to_string(),
-        "restart",
-        format!("service:{service}"),
-    )
-    .await?;
-    let request = FleetRequest {
-        services: vec![service],
-        instances: None,
-        reason: Some(format!("asked by {identity} through health")),
-    };
-    let verb = [Verb::Restart.as_str()];
-    let answer = module
-        .bus
-        .call(REQUESTS, &verb, &request, RESTART_DEADLINE)
-        .await;
+    let actor = identity.to_string();
+    let target = format!("service:{service}");
+    let noted = module.office.note(&actor, "restart", target).await;
+    noted.map_err(|error| ApiError::internal("health", &error))?;
+    let reason = format!("asked by {identity} through health");
+    let answer = restart::call(&module.bus, service, reason).await;
     answer.map(Answer).map_err(|error| refused(&error))
-}
-
-/// Writes the audit row; what cannot be written is not done.
-async fn note(
-    module: &HealthModule,
-    actor: &str,
-    verb: &'static str,
-    target: String,
-) -> Result<(), ApiError> {
-    let (actor, time_unix_us) = (actor.to_owned(), module.clock.unix_us());
-    let written = module
-        .store
-        .write(move |tx| {
-            let entry = audit::Entry {
-                time_unix_us,
-                actor: &actor,
-                action: &format!("health.{verb}"),
-                target: &target,
-                outcome: audit::Outcome::Done,
-                detail: &json!({}),
-            };
-            audit::append(tx, &entry).map(drop)
-        })
-        .await;
-    written.map_err(|error| ApiError::internal("health", &error))
 }
 
 fn refused(error: &CallError) -> ApiError {

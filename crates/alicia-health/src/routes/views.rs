@@ -3,16 +3,25 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use alicia_contract::fleet::Condition;
-use alicia_contract::health::{Alert, HealthState};
+use alicia_contract::health::{Alert, HealthState, HeldBack};
 use alicia_contract::id::ServiceName;
+use alicia_contract::unit::UnixSeconds;
 use alicia_module::ApiError;
 use alicia_module::api::{Answer, Params, PathParams};
+use alicia_store::Error as StoreError;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::figures::{InstanceFigures, instances};
+use super::past::unread;
 use super::{Module, ServiceHealth, State, limit, no_service};
-use crate::core::Monitor;
 use crate::core::report::service_health;
+use crate::core::{Monitor, Turn};
+use crate::history::rows;
+use crate::history::uptime::{self, Uptime};
+
+/// The changes of state that one service is shown with.
+const HISTORY_MAX: u32 = 50;
 
 /// The monitor itself.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -69,17 +78,23 @@ pub(super) struct ServiceView {
     held_back: Vec<HeldBack>,
     /// What was wrong with the last heartbeat that could not be used.
     bad_heartbeat_last: Option<String>,
+    /// How much of the time it worked.
+    uptime: Vec<Uptime>,
+    /// Its last changes of state, newest first, at most 50.
+    history: Vec<Changed>,
+    /// Its instances and what they use.
+    instances: Vec<InstanceFigures>,
 }
 
-/// An alert that is held back.
+/// A change of state.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct HeldBack {
-    /// The rule.
-    rule: String,
-    /// The instance.
-    instance: Option<String>,
-    /// Why it is held back.
-    why: String,
+pub(super) struct Changed {
+    /// When.
+    at: UnixSeconds,
+    /// The state from then on.
+    state: HealthState,
+    /// Why.
+    reason: String,
 }
 
 /// The graph of dependencies.
@@ -148,6 +163,17 @@ pub(super) async fn service(
     State(module): Module,
     PathParams(name): PathParams<ServiceName>,
 ) -> Result<Answer<ServiceView>, ApiError> {
+    let (of, now) = (name.clone(), module.clock.unix());
+    let read = module.store.read(move |connection| {
+        let uptime = uptime::all(connection, now)?.remove(&of);
+        Ok::<_, StoreError>((uptime, rows::changes(connection, &of, HISTORY_MAX)?))
+    });
+    let (uptime, turns) = read.await.map_err(unread)?;
+    let changed = |turn: Turn| Changed {
+        at: turn.at,
+        state: turn.state,
+        reason: turn.reason,
+    };
     let monitor = module.shared.read();
     let watch = monitor
         .watch(name.as_str())
@@ -163,20 +189,17 @@ pub(super) async fn service(
         alerts,
         held_back: held_back(&monitor, &name),
         bad_heartbeat_last: watch.bad_heartbeat_last.clone(),
+        uptime: uptime.unwrap_or_else(uptime::nothing),
+        history: turns.into_iter().map(changed).collect(),
+        instances: instances(watch),
     }))
 }
 
 fn held_back(monitor: &Monitor, name: &ServiceName) -> Vec<HeldBack> {
-    let of_service = monitor
-        .book()
-        .held_back()
-        .filter(|(key, _)| key.service == *name);
-    of_service
-        .map(|(key, why)| HeldBack {
-            rule: key.rule.as_str().to_owned(),
-            instance: key.instance.clone(),
-            why: why.to_owned(),
-        })
+    let held_back = monitor.book().held_back();
+    held_back
+        .filter(|held| held.service == *name)
+        .cloned()
         .collect()
 }
 
@@ -187,7 +210,9 @@ pub(super) async fn dependencies(State(module): Module) -> Answer<Dependencies> 
         service: watch.service.clone(),
         state: watch.judged.state,
         depends_on: watch.spec.iter().flat_map(edges).collect(),
-        root: monitor.root_of(&watch.service, now),
+        root: monitor
+            .root_of(&watch.service, now)
+            .map(|root| root.service),
     });
     Answer(Dependencies {
         services: nodes.collect(),

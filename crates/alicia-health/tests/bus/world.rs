@@ -23,6 +23,8 @@ pub(crate) fn name(text: &str) -> ServiceName {
 pub(crate) struct World {
     pub(crate) bus: Bus,
     pub(crate) ports: BTreeMap<ServiceName, u16>,
+    /// What a run says before it ends.
+    pub(crate) last_line: String,
     status: FleetStatus,
     /// Rises with each thing that happens, in seconds.
     at: f64,
@@ -62,14 +64,23 @@ impl World {
         bench.set_fleet(Fleet {
             name: "home".to_owned(),
             services,
+            ..Fleet::default()
         });
         let bus = bench.client("system/orchestrator").await;
         Self {
             bus,
             ports: BTreeMap::new(),
+            last_line: "the last line".to_owned(),
             status,
             at: 1e9,
         }
+    }
+
+    /// The instance that the next start of the first service is.
+    #[allow(dead_code, reason = "some tests put its token there")]
+    pub(crate) fn next_instance(&self) -> String {
+        let held = &self.status.services[0].instances[0];
+        InstanceId::from_parts(held.epoch.next().0, 0).to_string()
     }
 
     pub(crate) async fn connected(&self) {
@@ -116,6 +127,7 @@ impl World {
                 signal: Some("SIGKILL".to_owned()),
                 cause: "killed by SIGKILL".to_owned(),
                 at: self.at,
+                ..Exit::default()
             });
         }
         if state == InstanceState::Starting {
@@ -132,10 +144,12 @@ impl World {
             reason: "said the test".to_owned(),
             exit: held.exit.clone().filter(|_| ended),
             last_lines: if ended {
-                vec!["the last line".to_owned()]
+                vec![self.last_line.clone()]
             } else {
                 Vec::new()
             },
+            cause: Default::default(),
+            next_start: None,
             pid: None,
             restarts: held.restarts,
             at: self.at,
@@ -159,6 +173,7 @@ fn waiting() -> InstanceStatus {
         cpu: None,
         memory_bytes: None,
         containment: None,
+        ..InstanceStatus::default()
     }
 }
 

@@ -7,30 +7,31 @@ use alicia_contract::orchestrator::{Exit, InstanceStatus, ServiceStatus};
 
 use super::super::*;
 
-pub(super) const TICK_MS: u64 = 250;
+pub(in crate::core) const TICK_MS: u64 = 250;
 
 /// A monitor, its clock, the world that it watches, and every alert that was news.
-pub(super) struct Story {
-    pub(super) monitor: Monitor,
-    pub(super) ms: u64,
-    pub(super) fleet: FleetStatus,
-    pub(super) news: Vec<Alert>,
-    pub(super) actions: Vec<Action>,
+pub(in crate::core) struct Story {
+    pub(in crate::core) monitor: Monitor,
+    pub(in crate::core) ms: u64,
+    pub(in crate::core) fleet: FleetStatus,
+    pub(in crate::core) news: Vec<Alert>,
+    pub(in crate::core) actions: Vec<Action>,
 }
 
 impl Story {
-    pub(super) fn new(services: &[&str]) -> Self {
+    pub(in crate::core) fn new(services: &[&str]) -> Self {
         let fleet = Fleet {
             name: "home".to_owned(),
             services: services
                 .iter()
                 .map(|name| (name_of(name), spec()))
                 .collect(),
+            ..Fleet::default()
         };
         Self::of_fleet(fleet)
     }
 
-    pub(super) fn of_fleet(fleet: Fleet) -> Self {
+    pub(in crate::core) fn of_fleet(fleet: Fleet) -> Self {
         let mut story = Self {
             monitor: Monitor::new(Settings::default(), 1),
             ms: 1_000,
@@ -47,18 +48,18 @@ impl Story {
         story
     }
 
-    pub(super) fn now(&self) -> Now {
+    pub(in crate::core) fn now(&self) -> Now {
         Now {
             unix: 5_000.0 + self.s(),
             mono: Duration::from_millis(self.ms),
         }
     }
 
-    pub(super) fn s(&self) -> f64 {
+    pub(in crate::core) fn s(&self) -> f64 {
         Duration::from_millis(self.ms).as_secs_f64()
     }
 
-    pub(super) fn tell(&mut self, event: Event) {
+    pub(in crate::core) fn tell(&mut self, event: Event) {
         self.actions = self.monitor.apply(event, self.now());
         for action in &self.actions {
             if let Action::Alert(change) = action
@@ -70,7 +71,7 @@ impl Story {
     }
 
     /// Lets time pass, with ticks, as the shell does.
-    pub(super) fn wait(&mut self, ms: u64) {
+    pub(in crate::core) fn wait(&mut self, ms: u64) {
         for _ in 0..ms / TICK_MS {
             self.ms += TICK_MS;
             self.tell(Event::Tick);
@@ -78,12 +79,12 @@ impl Story {
     }
 
     /// The instance of `service` in slot 1 enters a state; told as a transition, then as a picture.
-    pub(super) fn enter(&mut self, service: &str, state: InstanceState) {
+    pub(in crate::core) fn enter(&mut self, service: &str, state: InstanceState) {
         self.change(service, state);
         self.show();
     }
 
-    pub(super) fn change(&mut self, service: &str, state: InstanceState) {
+    pub(in crate::core) fn change(&mut self, service: &str, state: InstanceState) {
         self.ms += 1;
         let at = self.now().unix;
         let of = self
@@ -120,6 +121,8 @@ impl Story {
             reason: held.reason.clone(),
             exit: held.exit.clone().filter(|_| ended),
             last_lines,
+            cause: Default::default(),
+            next_start: None,
             pid: None,
             restarts: held.restarts,
             at,
@@ -127,22 +130,22 @@ impl Story {
         self.tell(Event::Transition(Box::new(change)));
     }
 
-    pub(super) fn show(&mut self) {
+    pub(in crate::core) fn show(&mut self) {
         self.fleet.revision += 1;
         self.fleet.at = self.now().unix;
         self.tell(Event::Status(Box::new(self.fleet.clone())));
     }
 
-    pub(super) fn start(&mut self, service: &str) {
+    pub(in crate::core) fn start(&mut self, service: &str) {
         self.enter(service, InstanceState::Starting);
         self.enter(service, InstanceState::Running);
     }
 
-    pub(super) fn state(&self, service: &str) -> HealthState {
+    pub(in crate::core) fn state(&self, service: &str) -> HealthState {
         self.monitor.watch(service).expect("watched").judged.state
     }
 
-    pub(super) fn beat(&mut self, service: &str, status: HeartbeatStatus) {
+    pub(in crate::core) fn beat(&mut self, service: &str, status: HeartbeatStatus) {
         let heartbeat = Heartbeat {
             service: name_of(service),
             instance: None,
@@ -156,7 +159,7 @@ impl Story {
         self.tell(Event::Heartbeat(Box::new(heartbeat)));
     }
 
-    pub(super) fn probe(&mut self, service: &str, good: bool) {
+    pub(in crate::core) fn probe(&mut self, service: &str, good: bool) {
         let target = self
             .monitor
             .targets()
@@ -186,14 +189,14 @@ impl Story {
     }
 
     /// What was told, as `rule state count`.
-    pub(super) fn told(&self) -> Vec<String> {
+    pub(in crate::core) fn told(&self) -> Vec<String> {
         self.news
             .iter()
             .map(|alert| format!("{} {:?}", alert.rule, alert.state))
             .collect()
     }
 
-    pub(super) fn firing(&self) -> Vec<String> {
+    pub(in crate::core) fn firing(&self) -> Vec<String> {
         self.monitor
             .book()
             .firing()
@@ -202,12 +205,12 @@ impl Story {
     }
 }
 
-pub(super) fn name_of(name: &str) -> ServiceName {
+pub(in crate::core) fn name_of(name: &str) -> ServiceName {
     ServiceName::new(name).expect("an id")
 }
 
 /// A service with one check.
-pub(super) fn spec() -> ServiceSpec {
+pub(in crate::core) fn spec() -> ServiceSpec {
     let mut spec = ServiceSpec::new(vec!["program".to_owned()]);
     let command = alicia_contract::fleet::Command::Text("true".to_owned());
     let mut probe: Probe = serde_json::from_value(serde_json::json!({})).expect("defaults");
@@ -216,16 +219,17 @@ pub(super) fn spec() -> ServiceSpec {
     spec
 }
 
-pub(super) fn exit(at: f64) -> Exit {
+pub(in crate::core) fn exit(at: f64) -> Exit {
     Exit {
         code: None,
         signal: Some("SIGKILL".to_owned()),
         cause: "killed by SIGKILL".to_owned(),
         at,
+        ..Exit::default()
     }
 }
 
-pub(super) fn slot(number: u32, epoch: u64, state: InstanceState, since: f64) -> InstanceStatus {
+pub(in crate::core) fn slot(number: u32, epoch: u64, state: InstanceState, since: f64) -> InstanceStatus {
     InstanceStatus {
         slot: number,
         instance: None,
@@ -241,10 +245,11 @@ pub(super) fn slot(number: u32, epoch: u64, state: InstanceState, since: f64) ->
         cpu: None,
         memory_bytes: None,
         containment: None,
+        ..InstanceStatus::default()
     }
 }
 
-pub(super) fn service_status(name: &ServiceName, instances: Vec<InstanceStatus>) -> ServiceStatus {
+pub(in crate::core) fn service_status(name: &ServiceName, instances: Vec<InstanceStatus>) -> ServiceStatus {
     ServiceStatus {
         service: name.clone(),
         description: None,

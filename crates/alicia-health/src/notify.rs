@@ -1,0 +1,258 @@
+//! Who is notified of alerts: the shell around [`crate::core::desk`].
+//!
+//! ```text
+//!  alerts, once stored ─▶ desk ─▶ orders ─▶ one transaction: notification + what was said ─▶ sender per channel
+//! ```
+//!
+//! A sender tries what waits until its receiver has it or it is given up, each try on the record.
+
+pub(crate) mod address;
+pub(crate) mod channel;
+pub(crate) mod egress;
+pub(crate) mod mail;
+mod message;
+pub(crate) mod outbox;
+mod send;
+mod webhook;
+
+pub(crate) use message::{label_name, stamp};
+pub(crate) use send::send;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use alicia_contract::fleet::Fleet;
+use alicia_contract::health::{Alert, Mute};
+use alicia_module::Clock;
+use alicia_store::{Error, Store};
+use tokio::sync::{mpsc, watch};
+
+use crate::actor::Shared;
+use crate::config::{Config, TICK};
+use crate::core::Now;
+use crate::core::desk::{Desk, Order};
+use crate::core::maintenance::{KEPT_S, When, Window};
+use crate::store;
+use channel::Channel;
+
+/// Most orders that wait for the store, while it cannot be written. Each is a notification; more than these
+/// nobody reads, and what fires is in the book of alerts all the same.
+const UNSTORED_MAX: usize = 10_000;
+
+/// How often what is too old is deleted.
+const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
+
+/// All that notifying needs.
+pub(crate) struct Notifier {
+    desk: Mutex<Desk>,
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) store: Store,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) clock: Clock,
+    /// Whether the last orders could not be stored.
+    pub(crate) unstored: AtomicBool,
+    /// Orders that were lost because there were too many.
+    pub(crate) lost: AtomicU64,
+}
+
+// === impl Notifier ===
+
+impl Notifier {
+    /// Takes up what was stored. `firing`: the alerts that fire.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub(crate) async fn open(
+        config: &Config,
+        (store, shared, clock): (Store, Arc<Shared>, Clock),
+        (base, seed): (&Path, u64),
+        firing: Vec<Alert>,
+    ) -> Result<Self, Error> {
+        let mut desk = Desk::new(config.rules(), seed);
+        let now = shared.now();
+        let stored = store.read(outbox::load).await?;
+        for (key, said) in stored.said {
+            desk.restore_said(key, said, now);
+        }
+        for (key, climb) in stored.climbs {
+            desk.restore_climb(key, climb, now);
+        }
+        for silence in stored.silences {
+            desk.silences.restore(silence);
+        }
+        let by_rest = stored.windows.into_iter().filter_map(|window| {
+            Some(Window {
+                when: When::Once(window.starts?, window.ends?),
+                id: window.id,
+                services: window.services,
+                comment: window.comment,
+                by: window.by,
+            })
+        });
+        for window in by_rest.chain(config.windows()) {
+            if let Err(error) = desk.windows.set(window, now.unix) {
+                tracing::warn!(%error, "a maintenance window is left out");
+            }
+        }
+        for alert in firing {
+            desk.take(alert, now);
+        }
+        for id in desk.said_ids() {
+            let ended = store
+                .read(move |connection| store::get(connection, &id))
+                .await?;
+            if let Some(alert) = ended.filter(|alert| alert.ended.is_some()) {
+                desk.take(alert, now);
+            }
+        }
+        let channels = config.channels.iter();
+        let channels = channels
+            .filter_map(|(name, config)| Channel::new(name.to_string(), config, base))
+            .collect();
+        Ok(Self {
+            desk: Mutex::new(desk),
+            channels,
+            store,
+            shared,
+            clock,
+            unstored: AtomicBool::new(false),
+            lost: AtomicU64::new(0),
+        })
+    }
+
+    /// The desk. Never held across an await.
+    pub(crate) fn desk(&self) -> MutexGuard<'_, Desk> {
+        // It changes step by step, and what a step leaves open the next tick finds.
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.shared.now()
+    }
+
+    /// Why nobody is notified of an alert.
+    pub(crate) fn mutes(&self, alert: &Alert) -> Vec<Mute> {
+        self.desk().mutes(alert, self.now())
+    }
+
+    /// The alert with what mutes it.
+    pub(crate) fn shown(&self, mut alert: Alert) -> Alert {
+        alert.muted = self.mutes(&alert);
+        alert
+    }
+
+    /// A channel by its name.
+    pub(crate) fn channel(&self, name: &str) -> Option<&Channel> {
+        self.channels.iter().find(|channel| channel.name == name)
+    }
+
+    /// What is wrong with notifying, in words.
+    pub(crate) fn troubles(&self) -> Vec<String> {
+        let mut troubles = Vec::new();
+        if self.unstored.load(Relaxed) {
+            troubles.push("notifications cannot be stored, so they are not sent yet".to_owned());
+        }
+        for channel in &self.channels {
+            let trouble = channel
+                .trouble
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if let Some(trouble) = trouble.as_ref() {
+                let waiting = channel.counts.waiting.load(Relaxed);
+                troubles.push(format!(
+                    "channel {}: {trouble} ({waiting} wait)",
+                    channel.name
+                ));
+            }
+        }
+        troubles
+    }
+}
+
+/// Takes alerts as they change, and stores what the desk orders.
+pub(crate) async fn attend(
+    notifier: Arc<Notifier>,
+    mut changes: mpsc::Receiver<Alert>,
+    mut fleet: watch::Receiver<Arc<Fleet>>,
+) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    notifier.desk().set_fleet(fleet.borrow_and_update().clone());
+    let mut orders: Vec<Order> = Vec::new();
+    loop {
+        tokio::select! {
+            // Alerts first: a tick decides on what is known.
+            biased;
+            change = changes.recv() => match change {
+                Some(alert) => notifier.desk().take(alert, notifier.now()),
+                None => return,
+            },
+            changed = fleet.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                notifier.desk().set_fleet(fleet.borrow_and_update().clone());
+            }
+            _ = ticks.tick() => {
+                orders.extend(notifier.desk().tick(notifier.now()));
+                if !orders.is_empty() {
+                    orders = store_orders(&notifier, orders).await;
+                }
+            }
+        }
+    }
+}
+
+/// Stores orders and wakes the senders; gives back what could not be stored.
+async fn store_orders(notifier: &Notifier, mut orders: Vec<Order>) -> Vec<Order> {
+    if orders.len() > UNSTORED_MAX {
+        let more = orders.len() - UNSTORED_MAX;
+        orders.drain(..more);
+        notifier.lost.fetch_add(more as u64, Relaxed);
+    }
+    let orders = Arc::new(orders);
+    let written = Arc::clone(&orders);
+    let outcome = notifier
+        .store
+        .write(move |tx| outbox::carry_out(tx, &written))
+        .await;
+    notifier.unstored.store(outcome.is_err(), Relaxed);
+    match outcome {
+        Ok(()) => {
+            for order in orders.iter() {
+                if let Order::Send(draft) = order {
+                    let channel = notifier.channel(&draft.notification.channel);
+                    channel
+                        .into_iter()
+                        .for_each(|channel| channel.wake.notify_one());
+                }
+            }
+            Vec::new()
+        }
+        Err(error) => {
+            tracing::error!(%error, "notifications cannot be stored; they wait");
+            Arc::unwrap_or_clone(orders)
+        }
+    }
+}
+
+/// Deletes what is done and too much, now and then.
+pub(crate) async fn prune(notifier: Arc<Notifier>, keep: u32) {
+    let channels: Vec<String> = notifier.channels.iter().map(|of| of.name.clone()).collect();
+    loop {
+        let oldest = notifier.clock.unix() - KEPT_S;
+        let channels = channels.clone();
+        let outcome = notifier
+            .store
+            .write(move |tx| outbox::prune(tx, (oldest, keep), &channels))
+            .await;
+        match outcome {
+            Ok(_) => {}
+            Err(Error::Closed) => return,
+            Err(error) => tracing::warn!(%error, "old notifications were not deleted"),
+        }
+        tokio::time::sleep(PRUNE_EVERY).await;
+    }
+}
