@@ -148,16 +148,15 @@ impl Operation {
         Self::new(Method::Delete, path, summary, Access::Scope(Scope::Operate))
     }
 
-    /// The word for it in scopes such as `orchestrator:restart`: `read` for all that reads, else the last level of
-    /// the path, or `create` and `delete` where that varies.
+    /// The word for it in scopes such as `orchestrator:restart`: `read` for all that reads, `delete` for all that
+    /// removes, else the last level of the path that does not vary.
     #[must_use]
     pub fn verb(&self) -> &'static str {
-        let last = self.path.rsplit('/').next().unwrap_or_default();
+        let is_word = |level: &&str| !level.is_empty() && !level.starts_with('{');
         match self.method {
             Method::Get => "read",
             Method::Delete => "delete",
-            Method::Post if last.is_empty() || last.starts_with('{') => "create",
-            _ => last,
+            _ => self.path.rsplit('/').find(is_word).unwrap_or("create"),
         }
     }
 
