@@ -11,7 +11,7 @@ use crate::id::{Epoch, InstanceId, ServiceName};
 use crate::topic::{CallTopic, EventTopic, StateTopic};
 use crate::unit::UnixSeconds;
 
-/// `{verb}` is one of [`Verb`]: start, stop, restart, scale by message.
+/// `{verb}` is `deploy`, `rollback`, `update`, or one of [`Verb`]: start, stop, restart, scale by message.
 pub const REQUESTS: CallTopic<FleetRequest, FleetAnswer> =
     CallTopic::new("system/orchestrator/{verb}");
 
@@ -92,6 +92,12 @@ pub struct FleetRequest {
     /// Why, for the audit log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// For `deploy`: the text of the file; none: the host's own file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// For `rollback`: the number of the deployment; none: the last good one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<u64>,
 }
 
 /// What a request did: accepted means written down and under way, not finished.

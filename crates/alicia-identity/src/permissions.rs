@@ -201,6 +201,8 @@ fn operate(prefix: &Prefix) -> Vec<Grant> {
         .into_iter()
         .map(|verb| orchestrator::REQUESTS.at(prefix, &[verb.as_str()]))
         .collect();
+    // What runs again has run before; a new version needs the scope `admin`.
+    topics.push(orchestrator::REQUESTS.at(prefix, &["rollback"]));
     topics.push(orchestrator::SERVICE_COMMAND.filter(prefix));
     topics.push(orchestrator::EXPLAIN.at(prefix, &[]));
     topics.push(discovery::INSTANCE_COMMAND.filter(prefix));

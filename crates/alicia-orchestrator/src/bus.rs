@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
 use crate::command::{Asked, Commander};
+use crate::deploy::{self, Deployer};
 use crate::core::event::Counters;
 use crate::engine::{Handle, Input};
 use crate::explain::Explainer;
@@ -41,7 +42,7 @@ pub(crate) async fn publish_status(cx: Context, mut status: watch::Receiver<Arc<
 }
 
 /// Answers requests by message. Whether the sender may ask has been checked by the broker.
-pub(crate) async fn serve(cx: Context, commander: Commander) {
+pub(crate) async fn serve(cx: Context, commander: Commander, deployer: Deployer) {
     let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
     loop {
         let mut requests = match cx.bus.serve(REQUESTS).await {
@@ -56,10 +57,10 @@ pub(crate) async fn serve(cx: Context, commander: Commander) {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
-            let commander = commander.clone();
+            let (commander, deployer) = (commander.clone(), deployer.clone());
             cx.spawn("request", async move {
                 let traceparent = traceparent_of(&request);
-                let answering = answer(&commander, request);
+                let answering = answer(&commander, &deployer, request);
                 trace::scope_of_message(traceparent.as_deref(), answering).await;
                 drop(permit);
             });
@@ -74,15 +75,51 @@ fn traceparent_of<Q, A>(request: &Request<Q, A>) -> Option<String> {
     request.envelope.as_ref()?.traceparent.clone()
 }
 
-async fn answer(commander: &Commander, request: Request<FleetRequest, FleetAnswer>) {
-    let answer = match asked(&request) {
-        Ok(asked) => commander.submit(asked).await.map_err(ApiError::from),
-        Err(refusal) => Err(refusal),
+async fn answer(
+    commander: &Commander,
+    deployer: &Deployer,
+    request: Request<FleetRequest, FleetAnswer>,
+) {
+    let answer = match (version_asked(&request), asked(&request)) {
+        (Some(asked), _) => deployed(deployer, asked).await,
+        (None, Ok(asked)) => commander.submit(asked).await.map_err(ApiError::from),
+        (None, Err(refusal)) => Err(refusal),
     };
     let answer = answer.map_err(|refusal| refusal.problem());
     if let Err(error) = request.respond(answer).await {
         tracing::debug!(%error, "an answer was not delivered");
     }
+}
+
+/// A request for another version of the fleet. The deployment itself is told on its own topic.
+fn version_asked(request: &Request<FleetRequest, FleetAnswer>) -> Option<deploy::Asked> {
+    let query = request.query.clone();
+    let what = match request.values.first()?.as_str() {
+        "deploy" => deploy::What::File(query.file),
+        "rollback" => deploy::What::Rollback(query.deployment),
+        "update" => deploy::What::Services(query.services),
+        _ => return None,
+    };
+    Some(deploy::Asked {
+        what,
+        actor: request.source.clone().unwrap_or_else(|| "unknown".to_owned()),
+        reason: query.reason,
+        // A message that is delivered twice asks once.
+        key: request.envelope.as_ref().map(|envelope| envelope.message_id.clone()),
+    })
+}
+
+async fn deployed(deployer: &Deployer, asked: deploy::Asked) -> Result<FleetAnswer, ApiError> {
+    let accepted = deployer.deploy(asked).await?;
+    let number = accepted.deployment.number;
+    Ok(FleetAnswer {
+        accepted: true,
+        services: accepted.deployment.services.keys().cloned().collect(),
+        detail: match accepted.unchanged {
+            true => format!("nothing to do: that is what runs (deployment {number})"),
+            false => format!("deployment {number}"),
+        },
+    })
 }
 
 fn asked(request: &Request<FleetRequest, FleetAnswer>) -> Result<Asked, ApiError> {
@@ -99,13 +136,14 @@ fn asked(request: &Request<FleetRequest, FleetAnswer>) -> Result<Asked, ApiError
                 StatusCode::NOT_FOUND,
                 "orchestrator.unknown_verb",
                 "No such request",
-                format!("`{word}` is none of start, stop, restart, scale, pause, resume"),
+                format!("`{word}` is none of start, stop, restart, scale, pause, resume, deploy, rollback, update"),
             )
         })?;
     let FleetRequest {
         services,
         instances,
         reason,
+        ..
     } = request.query.clone();
     Ok(Asked {
         verb,

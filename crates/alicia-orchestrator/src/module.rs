@@ -95,7 +95,7 @@ impl Module for Orchestrator {
             "status",
             bus::publish_status(cx.clone(), handle.published.clone()),
         );
-        cx.spawn("requests", bus::serve(cx.clone(), commander.clone()));
+        cx.spawn("requests", bus::serve(cx.clone(), commander.clone(), deployer.clone()));
         let explainer = Explainer::new(cx.clone(), handle.clone());
         cx.spawn("explain", bus::serve_explain(cx.clone(), explainer.clone()));
         cx.spawn("work", bus::follow_work(cx.clone(), handle.clone()));

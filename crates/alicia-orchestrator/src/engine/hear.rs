@@ -58,6 +58,7 @@ impl Engine {
             .iter()
             .filter_map(|info| convert::found(info, unix));
         self.tell(Event::KeeperSynced(ours.collect()));
+        self.tidy_sockets();
     }
 
     /// The first connection: now it is known whether what is remembered is about this keeper. With
@@ -157,6 +158,9 @@ impl Engine {
                 instance, killed, ..
             }) => self.heard_emptied(instance, killed),
             Some(Heard::ListenerReady { name }) => self.heard_connection(&name),
+            Some(Heard::Log(trouble)) if trouble.flood => {
+                tracing::warn!(?trouble, "an instance writes more lines than it may; the rest is dropped");
+            }
             Some(Heard::Log(trouble)) => {
                 tracing::warn!(?trouble, "the output of an instance cannot be written");
             }

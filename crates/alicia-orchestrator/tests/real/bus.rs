@@ -166,6 +166,7 @@ async fn requests_by_message_do_what_rest_does_and_are_audited() {
         services: vec![ServiceName::new(services).expect("a name")],
         instances,
         reason: Some(reason.to_owned()),
+        ..FleetRequest::default()
     };
     let mut answer = None;
     eventually("it listens", async || {
