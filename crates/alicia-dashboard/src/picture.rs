@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_bus::{Incoming, Subscription};
-use alicia_contract::health::{self, Alert, AlertState, FleetHealth};
+use alicia_contract::health::{self, Alert, AlertState, FleetHealth, HeldBack};
 use alicia_contract::orchestrator::{self, FleetStatus};
 use alicia_module::Context;
 use tokio::sync::watch;
@@ -32,6 +32,12 @@ pub(crate) struct Picture {
 }
 
 impl Picture {
+    /// What is no alert because something else is its cause.
+    pub(crate) fn held_back(&self) -> &[HeldBack] {
+        let health = self.health.as_ref();
+        health.map_or(&[], |health| &health.held_back)
+    }
+
     /// Alerts that are on, newest first.
     pub(crate) fn firing(&self) -> &[Alert] {
         self.health.as_ref().map_or(&[], |health| &health.alerts)

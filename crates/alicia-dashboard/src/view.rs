@@ -127,6 +127,7 @@ fn alerts(picture: &Picture, now: f64) -> Markup {
                     @for alert in &picture.resolved { (alert_item(alert, now)) }
                 }
             }
+            (held_back(picture))
         }
     }
 }
@@ -148,7 +149,36 @@ fn alert_item(alert: &Alert, now: f64) -> Markup {
                 @if alert.count > 1 { ", " (alert.count) " times" }
             }
             @if !alert.detail.is_empty() { p { (alert.detail) } }
+            @if let Some(by) = &alert.acknowledged {
+                p.quiet {
+                    "Acknowledged by " (by.by)
+                    @if let Some(note) = &by.note { ": " (note) }
+                }
+            }
+            @for mute in &alert.muted { p.quiet { "Nobody is notified: " (mute.why) } }
             @if let Some(command) = &alert.suggestion { p { "Try " code { (command) } } }
+        }
+    }
+}
+
+/// What is no alert because something else is its cause, folded away: how many, and each with its reason.
+fn held_back(picture: &Picture) -> Markup {
+    let held_back = picture.held_back();
+    html! {
+        @if !held_back.is_empty() {
+            details {
+                summary { (held_back.len()) " more are held back because of their cause" }
+                ul {
+                    @for held in held_back {
+                        li {
+                            a href={ "/services/" (held.service) } {
+                                (held.instance.as_deref().unwrap_or(held.service.as_str()))
+                            }
+                            " " (held.summary) ": " (held.why)
+                        }
+                    }
+                }
+            }
         }
     }
 }

@@ -122,6 +122,14 @@ pub(crate) enum Command {
     Scale(Scale),
     /// Show alerts, take note of them, silence them, test who is notified of them.
     Alerts(crate::command::alerts::Alerts),
+    /// Show how services are and were: state, uptime, latency, checks, history.
+    Health(crate::command::health::Health),
+    /// Show what services promise, what is left of the error budget, and how quickly it is burnt.
+    Slo,
+    /// Say what to do about what is wrong, with the evidence and the command to run.
+    Suggest(crate::command::health::Suggest),
+    /// Report on a time: availability, incidents, time to mend, slow checks, flapping.
+    Report(crate::command::health::Report),
     /// Have a capability carried out by one instance that fits and is well.
     Call(Call),
     /// List who is registered and what they can do.

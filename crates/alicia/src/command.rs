@@ -15,6 +15,7 @@ mod down;
 mod example;
 pub(crate) mod explain;
 pub(crate) mod import;
+pub(crate) mod health;
 mod init;
 pub(crate) mod join;
 mod keeper;
@@ -59,6 +60,10 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Status => wait_for(status::run(&global)),
         Command::Alerts(alerts) => wait_for(alerts::run(&global, &alerts)),
         Command::Ps => wait_for(ps::run(&global)),
+        Command::Health(asked) => wait_for(health::run(&global, &asked)),
+        Command::Slo => wait_for(health::objectives(&global)),
+        Command::Suggest(asked) => wait_for(health::suggest(&global, &asked)),
+        Command::Report(asked) => wait_for(health::report(&global, &asked)),
         Command::Audit(audit) => wait_for(audit::run(&global, &audit)),
         Command::Secret(secret) => wait_for(secret::run(&global, &secret)),
         Command::Logs(logs) => wait_for(logs::run(&global, &logs)),

@@ -58,13 +58,15 @@ struct Office {
 
 impl Office {
     fn new(rules: Rules) -> Self {
-        Self {
+        let mut office = Self {
             desk: Desk::new(rules, 1),
             s: 100,
             jumped_s: 0.0,
             sent: Vec::new(),
             orders: Vec::new(),
-        }
+        };
+        office.tick();
+        office
     }
 
     fn now(&self) -> Now {
