@@ -10,13 +10,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use alicia_contract::discovery;
 use alicia_contract::fleet::{Fleet, ServiceSpec};
 use alicia_contract::id::{Epoch, InstanceId, ServiceName};
 use alicia_contract::identity::IdentitySettings;
 use alicia_contract::platform::{KeyInfo, NewKey, Scope};
 use alicia_contract::topic::Prefix;
 use alicia_contract::unit::UnixSeconds;
+use alicia_contract::{discovery, health};
 use alicia_signature::KnownKey;
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -321,7 +321,8 @@ impl Authority {
         }
     }
 
-    /// Checks that a message claims no other source than its sender, and registers no other service.
+    /// Checks that a message claims no other source than its sender, and registers, removes and keeps alive no other
+    /// service and no other instance.
     ///
     /// Modules and admin keys may speak for others. What is not JSON claims nothing.
     ///
@@ -346,7 +347,10 @@ impl Authority {
         let is_envelope = message.get("message_type").is_some() && message.get("payload").is_some();
         let source = message.get("source").filter(|_| is_envelope);
         refuse_other(source, &sender.to_string(), sender)?;
-        if !self.announces_a_service(topic) {
+        let is_heartbeat = health::HEARTBEAT
+            .values(&self.inner.prefix, topic)
+            .is_some();
+        if !is_heartbeat && !self.announces_a_service(topic) {
             return Ok(());
         }
         let announcement = if is_envelope {
@@ -354,6 +358,14 @@ impl Authority {
         } else {
             &message
         };
+        // An instance speaks for itself: not for the other instances of its service either.
+        if let Some((_, own, _)) = sender.run() {
+            let claimed = announcement.get("instance").filter(|it| !it.is_null());
+            refuse_other(claimed, own.as_str(), sender)?;
+        }
+        if is_heartbeat {
+            return Ok(());
+        }
         let own = sender.service().map_or("", ServiceName::as_str);
         refuse_other(announcement.get("service"), own, sender)
     }
@@ -602,6 +614,19 @@ mod tests {
             json!({"source": source, "message_type": "event", "payload": payload}).to_string()
         };
         let health = "alicia/system/health/api";
+        let (own, other) = (InstanceId::from_parts(1, 1), InstanceId::from_parts(2, 2));
+        for topic in [
+            health,
+            "alicia/system/discovery/register",
+            "alicia/system/discovery/unregister",
+        ] {
+            let of = |instance: Value| json!({ "service": "api", "instance": instance });
+            check(topic, &of(json!(own)).to_string(), true);
+            check(topic, &of(Value::Null).to_string(), true);
+            check(topic, &of(json!(other)).to_string(), false);
+            check(topic, &envelope("api", of(json!(own))), true);
+            check(topic, &envelope("api", of(json!(other))), false);
+        }
         check(health, &envelope("api", json!({})), true);
         check(health, &envelope("db", json!({})), false);
         check(health, &envelope("db", json!(5)), false);

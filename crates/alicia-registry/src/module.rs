@@ -134,8 +134,17 @@ impl Module for RegistryModule {
             return Health::Degraded(format!("the bus is away ({why}); only REST works"));
         }
         let expects = !self.fleet.borrow().services.is_empty();
-        if expects && !self.shared.read().is_pictured() {
+        let (is_pictured, is_judged) = {
+            let registry = self.shared.read();
+            (registry.is_pictured(), registry.is_judged())
+        };
+        if expects && !is_pictured {
             let text = "the orchestrator has not been heard; its services are not listed";
+            return Health::Degraded(text.to_owned());
+        }
+        if expects && !is_judged {
+            let text =
+                "health has not been heard; how instances are is known from their heartbeats only";
             return Health::Degraded(text.to_owned());
         }
         Health::Ok

@@ -169,6 +169,7 @@ async fn register(
     Body(body): Body<Value>,
 ) -> Result<Answer<RegisteredInstance>, ApiError> {
     let registration = validate::read(body).map_err(|f| refused(&Refusal::Invalid(f).into()))?;
+    itself(&identity, &registration.service, &registration.instance)?;
     let caller = caller(&identity)?;
     let event = Event::Register(Box::new(registration), caller);
     module
@@ -185,6 +186,7 @@ async fn leave(
     PathParams(instance): PathParams<InstanceId>,
 ) -> Result<Answer<RegisteredInstance>, ApiError> {
     let service = with_entry(&module, &instance, |entry| entry.registration.service)?;
+    itself(&identity, &service, &instance)?;
     let caller = caller(&identity)?;
     let event = Event::Leave(Unregistration { service, instance }, caller);
     module
@@ -308,6 +310,25 @@ fn with_entry<T>(
     entry
         .map(take)
         .ok_or_else(|| refused(&Refusal::Unknown(instance.clone()).into()))
+}
+
+/// An instance speaks for itself, not for the other instances of its service. On the bus the broker sees to it.
+fn itself(
+    identity: &Identity,
+    service: &ServiceName,
+    instance: &InstanceId,
+) -> Result<(), ApiError> {
+    match identity.run() {
+        Some((_, own, _)) if own != instance => Err(refused(
+            &Refusal::NotYours {
+                caller: format!("{identity} {own}"),
+                service: service.clone(),
+                reason: "an instance registers, renews and removes itself only",
+            }
+            .into(),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// A key that may only read may not register either.

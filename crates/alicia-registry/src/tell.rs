@@ -149,7 +149,10 @@ pub(crate) async fn tell_views(bus: Bus, shared: Arc<Shared>, outdated: Arc<Outd
             .collect();
         services.retain(|service| !resting.contains(service));
         if services.is_empty() {
-            let soonest = resting.iter().filter_map(|service| rests.get(service)).min();
+            let soonest = resting
+                .iter()
+                .filter_map(|service| rests.get(service))
+                .min();
             if let Some(until) = soonest {
                 tokio::select! {
                     () = tokio::time::sleep_until(*until) => {}
@@ -157,7 +160,9 @@ pub(crate) async fn tell_views(bus: Bus, shared: Arc<Shared>, outdated: Arc<Outd
                 }
             }
         }
-        resting.into_iter().for_each(|service| outdated.add_quietly(service));
+        resting
+            .into_iter()
+            .for_each(|service| outdated.add_quietly(service));
         let mut failed = Vec::new();
         for service in services {
             let begun = shared.clock().now();

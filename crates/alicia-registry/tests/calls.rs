@@ -172,8 +172,10 @@ async fn each_of_a_thousand_calls_is_carried_out_once_while_instances_are_killed
         instances.insert(n, Instance::start(&bench, n, &ledger).await);
     }
     let unwell = Instance::start(&bench, 50, &ledger).await;
-    unwell.beats("unhealthy").await;
     let drains = Instance::start(&bench, 51, &ledger).await;
+    // A heartbeat before its registration was heard would be lost.
+    usable(&registry, &[1, 2, 3, 50, 51]).await;
+    unwell.beats("unhealthy").await;
     usable(&registry, &[1, 2, 3, 51]).await;
     orchestrator
         .publish(TRANSITIONS, &[], &went(51, "stopping"))

@@ -18,9 +18,13 @@ fn id(n: u64) -> InstanceId {
 }
 
 fn service(name: &str) -> Identity {
+    run(name, 1)
+}
+
+fn run(name: &str, n: u64) -> Identity {
     Identity::Service {
         service: ServiceName::new(name).expect("an id"),
-        instance: id(1),
+        instance: id(n),
         epoch: Epoch(1),
     }
 }
@@ -182,7 +186,7 @@ async fn only_the_holder_or_an_admin_may_change_an_entry() {
     check(
         "POST",
         "/agents",
-        Some(&service("api")),
+        Some(&run("api", 2)),
         body("api", 2),
         200,
     )
@@ -416,5 +420,25 @@ async fn a_schema_that_could_do_harm_is_refused_at_registration() {
         (status, &problem["faults"][0]["pointer"]),
         (422, &json!("/capabilities/1/name"))
     );
+    registry.stop().await;
+}
+
+#[tokio::test]
+async fn an_instance_does_not_speak_for_its_siblings() {
+    let bench = Bench::alone();
+    let registry = bench.start::<RegistryModule>(Config::default()).await;
+    let met = service("met");
+    let check = async |method: &str, path: &str, body: Value, expected: u16| {
+        let (status, answer) = registry.call(method, path, Some(&met), &body).await;
+        assert_eq!(status, expected, "{method} {path} {body}: {answer}");
+    };
+    // Its own id is the first one.
+    check("POST", "/agents", body("met", 1), 200).await;
+    check("POST", "/agents", body("met", 2), 403).await;
+    let (status, _) = registry.admin("POST", "/agents", &body("met", 2)).await;
+    assert_eq!(status, 200);
+    check("POST", "/agents", body("met", 2), 403).await;
+    check("DELETE", &format!("/agents/{}", id(2)), Value::Null, 403).await;
+    check("DELETE", &format!("/agents/{}", id(1)), Value::Null, 200).await;
     registry.stop().await;
 }

@@ -19,6 +19,9 @@ const HEARTBEATS_MISSED_MAX: f64 = 3.0;
 /// The shortest and the longest interval of heartbeats that is believed, in seconds.
 const INTERVAL_S: (f64, f64) = (0.1, 3_600.0);
 
+/// Who seems silent after the registry was held up has so long to speak again.
+const EXCUSED: Duration = Duration::from_secs(15);
+
 /// The most load that is believed: calls under way, and cores in use.
 const LOAD_MAX: f64 = 100_000.0;
 
@@ -198,7 +201,7 @@ impl Registry {
             if !pulse.is_silent
                 && let Some(due) = &mut pulse.due
             {
-                *due = (*due).max(now.mono + Duration::from_secs_f64(INTERVAL_S.1.min(15.0)));
+                *due = (*due).max(now.mono + EXCUSED);
             }
         }
     }
