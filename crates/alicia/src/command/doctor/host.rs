@@ -7,7 +7,7 @@ use alicia_keeper::protocol::{Containment, Stats};
 use alicia_keeper::{Client, Error as KeeperError, Session};
 use alicia_module::Paths;
 
-use super::{CONTAINMENT, Finding, in_words};
+use super::{CONTAINMENT, Finding, in_words, machine};
 use crate::api::ApiClient;
 use crate::cli::Global;
 use crate::command::bus;
@@ -113,7 +113,11 @@ async fn keeper(paths: &Paths, is_expected: bool) -> Vec<Finding> {
     match stats {
         Ok(stats) => {
             let running = format!("{about}, {} running", stats.running);
-            vec![Finding::ok("keeper", running), containment(&stats)]
+            vec![
+                Finding::ok("keeper", running),
+                containment(&stats),
+                machine::limits(&stats.controllers, &stats.controllers_1),
+            ]
         }
         Err(error) => vec![Finding::warn(
             "keeper",
@@ -125,13 +129,7 @@ async fn keeper(paths: &Paths, is_expected: bool) -> Vec<Finding> {
 
 fn containment(stats: &Stats) -> Finding {
     let how = match stats.containment {
-        Containment::Cgroup if stats.controllers.is_empty() => {
-            "cgroup version 2, without limits".to_owned()
-        }
-        Containment::Cgroup => format!(
-            "cgroup version 2, limits of {}",
-            stats.controllers.join(", ")
-        ),
+        Containment::Cgroup => "cgroup version 2".to_owned(),
         Containment::Scan => "scan of /proc".to_owned(),
     };
     let why = stats

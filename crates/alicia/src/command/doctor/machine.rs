@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use alicia_keeper::Kernel;
 use rustix::process::{Resource, getrlimit};
 
-use super::{CONTAINMENT, Finding, first_line};
+use super::{CONTAINMENT, Finding, LIMITS, first_line};
 use crate::show;
 
 /// Each instance takes some descriptors of the keeper, each client of the bus one of the host.
@@ -29,6 +30,7 @@ pub(super) fn look() -> Vec<Finding> {
     let inotify = read("/proc/sys/fs/inotify/max_user_instances");
     findings.extend(inotify.and_then(|text| inotify_instances(text.trim().parse().ok()?)));
     findings.extend(read("/proc/meminfo").and_then(|text| memory(&text)));
+    findings.push(sandbox(Kernel::ask()));
     findings.push(python());
     findings.push(gpu(read("/proc/driver/nvidia/version")));
     findings
@@ -129,6 +131,72 @@ pub(super) fn containment() -> Finding {
     )
 }
 
+/// Limits of a tree, by the name in the file, and the controllers that hold them.
+const TREE_LIMITS: [(&str, &str); 3] =
+    [("memory", "memory"), ("cpu", "cpu"), ("processes", "pids")];
+
+/// What holds the limits of an instance, by these controllers of cgroup version 2 and of version 1.
+pub(super) fn limits(version_2: &[String], version_1: &[String]) -> Finding {
+    let mut is_weak = false;
+    let held = TREE_LIMITS.map(|(limit, controller)| {
+        let has = |controllers: &[String]| controllers.iter().any(|it| it == controller);
+        let by = match (has(version_2), has(version_1), limit) {
+            (true, _, _) => "cgroup2",
+            (_, true, _) => "cgroup1",
+            (_, _, "cpu") => "nothing",
+            _ => "a look every 50 ms",
+        };
+        is_weak |= !by.starts_with("cgroup");
+        format!("{limit} by {by}")
+    });
+    let found = format!("{}; open_files, file_size, core by rlimit", held.join(", "));
+    if is_weak {
+        let mend = "give Alicia a cgroup with controllers: Delegate=yes in its systemd unit, or run it as root";
+        return Finding::warn(LIMITS, found, mend);
+    }
+    Finding::ok(LIMITS, found)
+}
+
+/// As a keeper would find it that started here.
+pub(super) fn limits_here() -> Finding {
+    let own = own_cgroup();
+    let is_writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok();
+    let offered = own.filter(|path| is_writable(path)).map(|path| {
+        let offered = fs::read_to_string(path.join("cgroup.controllers"));
+        let offered = offered.unwrap_or_default();
+        offered
+            .split_whitespace()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    });
+    limits(
+        &offered.unwrap_or_default(),
+        &alicia_keeper::controllers_of_version_1(),
+    )
+}
+
+/// What the kernel can enforce of a sandbox, and what a service loses that asks for more.
+fn sandbox(kernel: Kernel) -> Finding {
+    let check = "sandbox";
+    let seccomp = if kernel.has_seccomp {
+        "seccomp"
+    } else {
+        "no seccomp"
+    };
+    let found = match kernel.landlock_abi {
+        0 => format!("no Landlock, {seccomp}"),
+        abi => format!("Landlock {abi}, {seccomp}"),
+    };
+    let lacks = kernel.lacks();
+    if lacks.is_empty() {
+        return Finding::ok(check, found);
+    }
+    let parts: Vec<&str> = lacks.iter().map(|(part, _)| *part).collect();
+    let found = format!("{found}: cannot enforce {}", parts.join(", "));
+    let mend = "a newer kernel (Linux 6.12 has all), with `lsm=landlock,…`; or `best_effort: true` in `sandbox`";
+    Finding::warn(check, found, mend)
+}
+
 /// Services from `alicia new service --lang python` make a virtual environment.
 fn python() -> Finding {
     let check = "python";
@@ -186,6 +254,29 @@ mod tests {
     }
 
     #[test]
+    fn what_holds_a_limit_is_told_for_each() {
+        let list = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        let finding = limits(&list(&["memory", "cpu", "pids"]), &[]);
+        assert_eq!(finding.level, Level::Ok);
+        let finding = limits(&[], &list(&["memory", "pids"]));
+        assert_eq!(finding.level, Level::Warn);
+        let expect = "memory by cgroup1, cpu by nothing, processes by cgroup1; open_files, file_size, core by rlimit";
+        assert_eq!(finding.found, expect);
+    }
+
+    #[test]
+    fn a_kernel_without_landlock_is_told() {
+        let kernel = |landlock_abi, has_seccomp| Kernel {
+            landlock_abi,
+            has_seccomp,
+        };
+        assert_eq!(sandbox(kernel(7, true)).level, Level::Ok);
+        let finding = sandbox(kernel(0, true));
+        assert_eq!(finding.level, Level::Warn);
+        assert!(finding.found.contains("sandbox.files"), "{finding:?}");
+    }
+
+    #[test]
     fn odd_files_of_the_kernel_are_no_finding() {
         assert_eq!(memory(""), None);
         assert_eq!(memory("MemAvailable: lots\n"), None);
@@ -203,7 +294,14 @@ mod tests {
     #[test]
     fn this_machine_is_looked_at_without_a_fault() {
         let checks: Vec<String> = look().into_iter().map(|finding| finding.check).collect();
-        for check in ["open files", "processes", "memory", "python", "gpu"] {
+        for check in [
+            "open files",
+            "processes",
+            "memory",
+            "sandbox",
+            "python",
+            "gpu",
+        ] {
             assert!(
                 checks.iter().any(|found| found == check),
                 "{check} in {checks:?}"
