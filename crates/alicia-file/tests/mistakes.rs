@@ -105,12 +105,14 @@ fn keys_and_sections() {
     // An unknown section.
     check(
         "http: {listen: x}\nmodule: {}\n",
-        &["2:1: unknown key `module` | expected `http`, `name` or `services`"],
+        &["2:1: unknown key `module` | expected `groups`, `http`, `name` or `services`"],
     );
     // No command.
     check(
         "services:\n  api:\n    instances: 2\n",
-        &["2:3: `api` has no `command` | add `command:` (the program and its arguments), or `container:`"],
+        &[
+            "2:3: `api` has no `command` | add `command:` (the program and its arguments), or `container:`",
+        ],
     );
     // An empty service.
     check(
@@ -681,17 +683,15 @@ fn what_follows_an_end_and_what_may_be_used_up() {
     check(
         "services:\n  a:\n    command: x\n    on_exit:\n      codes: {\"75\": provider-limit, \"300\": crash}\n      prevent_restart: [3, SIGTREM]\n      force_restart: [3]\n      park_for: 0s\n",
         &[
-            "5:35: `300` is no exit code of a failure | use 1 to 255",
+            "4:5: `3` is in `prevent_restart` and in `force_restart` | remove it from one of them",
+            "5:37: `300` is no exit code of a failure | use 1 to 255",
             "6:28: there is no signal `SIGTREM` that ends a process | did you mean `SIGTERM`?",
-            "5:7: `3` is in `prevent_restart` and in `force_restart` | remove it from one of them",
             "8:17: `park_for` is 0s, so that it starts again at once | write for example `1m`",
         ],
     );
     check(
         "services:\n  a:\n    command: x\n    on_exit: {out_of_memory: fail}\n    progress: {then: pause}\n    budget: {}\n    start_limit: {retry_every: 0s}\n",
-        &[
-            "4:15: unknown key `out_of_memory` | did you mean `out-of-memory`?",
-        ],
+        &["4:15: unknown key `out_of_memory` | did you mean `out-of-memory`?"],
     );
     check(
         "services:\n  a:\n    command: x\n    progress: {then: pause}\n    budget: {cost_per_day_usd: 0}\n    start_limit: {retry_every: 0s}\n",
@@ -716,7 +716,7 @@ fn groups() {
     check(
         "services:\n  a:\n    command: x\n    groups: [web, team]\ngroups:\n  web: {supervision: {}, parent: tema}\n  team: {supervision: {strategy: one-for-all}, budget: {tokens_per_day: 5}}\n  tean: {description: nobody}\n",
         &[
-            "4:13: it is supervised by 2 groups | keep one of `web` or `team`",
+            "4:5: it is supervised by 2 groups | keep one of `web` or `team`",
             "6:34: there is no group `tema` | did you mean `team`?",
             "8:3: no service is in the group `tean` | did you mean `team`?",
         ],
@@ -732,7 +732,14 @@ fn groups() {
 
 #[test]
 fn names_that_are_levels_of_topics_are_reserved() {
-    for name in ["register", "unregister", "events", "resolve", "check", "monitor"] {
+    for name in [
+        "register",
+        "unregister",
+        "events",
+        "resolve",
+        "check",
+        "monitor",
+    ] {
         check(
             &format!("services:\n  {name}: {{command: x}}\n"),
             &[&format!(

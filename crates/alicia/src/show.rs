@@ -99,12 +99,24 @@ pub(crate) fn processes(rows: &[ProcessRow], now: f64) -> Table {
             row.health.map_or_else(dash, |health| {
                 coloured(health_name(health), health_colour(health))
             }),
-            row.exit.as_ref().map_or_else(String::new, |exit| {
-                format!("{} ({} ago)", exit.cause, span((now - exit.at).max(0.0)))
-            }),
+            last_of(row, now),
         ]);
     }
     table
+}
+
+/// The last column: what a person should know first of this instance.
+fn last_of(row: &ProcessRow, now: f64) -> String {
+    let mut parts = Vec::new();
+    if let Some(exit) = &row.exit {
+        parts.push(format!("{} ({} ago)", exit.cause, span((now - exit.at).max(0.0))));
+    }
+    if let Some(at) = row.next_start {
+        parts.push(format!("next try in {}", span(at - now)));
+    }
+    parts.extend(row.attention.clone());
+    parts.extend(row.says.as_ref().map(|says| format!("says: {says}")));
+    parts.join("; ")
 }
 
 fn dash() -> String {
@@ -127,6 +139,8 @@ pub(crate) fn state_name(state: InstanceState) -> &'static str {
         InstanceState::Stopped => "stopped",
         InstanceState::Completed => "completed",
         InstanceState::Failed => "failed",
+        InstanceState::Parked => "parked",
+        InstanceState::Paused => "paused",
     }
 }
 
@@ -136,7 +150,7 @@ fn state_colour(state: InstanceState) -> AnsiColor {
         InstanceState::Waiting | InstanceState::Starting | InstanceState::Stopping => {
             AnsiColor::Cyan
         }
-        InstanceState::Backoff => AnsiColor::Yellow,
+        InstanceState::Backoff | InstanceState::Parked | InstanceState::Paused => AnsiColor::Yellow,
         InstanceState::Failed => AnsiColor::Red,
         InstanceState::Stopped => AnsiColor::BrightBlack,
     }

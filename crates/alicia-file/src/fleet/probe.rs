@@ -26,7 +26,11 @@ pub(super) fn check(service: &mut Service<'_, '_>) {
         .map(|(name, probe)| (format!("checks/{name}"), probe));
     for (part, probe) in readiness.chain(liveness).chain(checks) {
         let mut found = Vec::new();
-        check_kinds(&part, probe, &mut found);
+        if probe.is_told() {
+            check_told(&part, probe, &mut found);
+        } else {
+            check_kinds(&part, probe, &mut found);
+        }
         check_times(&part, probe, spec, &mut found);
         if let Some(kind) = probe.kind() {
             kinds::check(kind, probe, spec, &mut found);
@@ -61,6 +65,28 @@ fn check_kinds(part: &str, probe: &Probe, found: &mut Vec<Found>) {
             format!("the probe has {} kinds, expected one", several.len()),
             format!("keep one of {}", one_of(several.iter().copied())),
         )),
+    }
+}
+
+/// A probe that the program itself answers, by `sd_notify(3)`.
+fn check_told(part: &str, probe: &Probe, found: &mut Vec<Found>) {
+    let others = probe.kinds().map(|kind| kind.name()).collect::<Vec<_>>();
+    if let [other, ..] = others.as_slice() {
+        let told = if probe.notify { "notify" } else { "watchdog" };
+        let message = format!("the probe has `{told}` and `{other}`, expected one");
+        found.push(("", message, "keep one of them".to_owned()));
+    }
+    if probe.notify && part != "readiness" {
+        let message = "`notify` tells that something became ready, not that it still is".to_owned();
+        found.push(("notify", message, "write `watchdog: 10s`".to_owned()));
+    }
+    if probe.watchdog.is_some() && part != "liveness" {
+        let message = "`watchdog` tells that something still lives, not that it is ready".to_owned();
+        found.push(("watchdog", message, "move it to `liveness`".to_owned()));
+    }
+    if probe.watchdog.is_some_and(|watchdog| watchdog < PROBE_INTERVAL_MIN) {
+        let message = format!("`watchdog` is too short, at least {PROBE_INTERVAL_MIN}");
+        found.push(("watchdog", message, "write for example `10s`".to_owned()));
     }
 }
 

@@ -92,15 +92,11 @@ async fn record(
                 Waiting::Flush(done) => flushed.push(done),
             }
         }
-        let mut batch = add_last_lines(&cx.paths, unread).await;
+        let batch = add_last_lines(&cx.paths, unread).await;
         for record in &batch {
             if said.try_send(record.transition.clone()).is_err() {
                 counts.record_dropped();
             }
-        }
-        // The lines stay in the logs; the history has the causes.
-        for record in &mut batch {
-            record.transition.last_lines.clear();
         }
         failpoint("orchestrator.record");
         if let Err(error) = store::write_records(&cx.store, batch).await {

@@ -21,6 +21,8 @@ pub(super) enum Action {
     Start,
     Stop,
     Restart,
+    Pause,
+    Resume,
 }
 
 impl Action {
@@ -29,6 +31,8 @@ impl Action {
             Self::Start => "start",
             Self::Stop => "stop",
             Self::Restart => "restart",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 }

@@ -78,5 +78,7 @@ fn is_settled(row: &ProcessRow) -> bool {
             | InstanceState::Completed
             | InstanceState::Stopped
             | InstanceState::Failed
+            | InstanceState::Parked
+            | InstanceState::Paused
     )
 }
