@@ -7,6 +7,7 @@
 //! | controllers of version 1 | `memory.limit_in_bytes`, the keeper kills the tree | `cpu.cfs_quota_us` | `pids.max` |
 //! | neither | a look every 50 ms, the tree is killed; `RLIMIT_DATA` in between | nothing | a look, the tree is killed |
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
@@ -19,6 +20,8 @@ use crate::{clock, process_table};
 
 /// Between looks at trees whose limits nothing else holds.
 const POLL_INTERVAL_MS: u64 = 50;
+/// A look that took this long is followed by a pause of ten times the time: at most a tenth of a core.
+const POLL_SHARE: u64 = 10;
 /// `RLIMIT_DATA` of each process is this much of the limit of its tree: it counts what was reserved, not what
 /// is used, so it must not be met by a sane program, but it stops one that outruns the looks.
 const DATA_SHARE: u64 = 4;
@@ -156,13 +159,15 @@ impl Keeper {
 
     /// Begins to look, if something is to be looked at.
     pub(super) fn begin_polling(&mut self) {
-        let is_needed = self
-            .instances
-            .values()
-            .any(|it| !it.info.empty && it.watched.is_polled());
+        self.poll_after(POLL_INTERVAL_MS);
+    }
+
+    fn poll_after(&mut self, wait_ms: u64) {
+        let mut instances = self.instances.values();
+        let is_needed = instances.any(|it| !it.info.empty && it.watched.is_polled());
         if is_needed && !self.is_polling {
             self.is_polling = true;
-            let at_ms = clock::monotonic_ms() + POLL_INTERVAL_MS;
+            let at_ms = clock::monotonic_ms() + wait_ms;
             self.timers.set(at_ms, Timer::Limits);
         }
     }
@@ -170,26 +175,29 @@ impl Keeper {
     /// Looks at the trees whose limits nothing else holds.
     pub(super) fn poll_limits(&mut self) {
         self.is_polling = false;
+        let begun_ms = clock::monotonic_ms();
         let polled: Vec<u64> = self
             .instances
             .iter()
             .filter(|(_, it)| !it.info.empty && it.watched.is_polled() && it.watched.over.is_none())
             .map(|(run, _)| *run)
             .collect();
+        let mut pids = self.pids_of(&polled);
         for run in polled {
-            if let Some(over) = self.find_over(run) {
+            let pids = pids.remove(&run).unwrap_or_default();
+            if let Some(over) = self.find_over(run, &pids) {
                 self.end_over(run, over);
             }
         }
-        self.begin_polling();
+        let took_ms = clock::monotonic_ms() - begun_ms;
+        self.poll_after(POLL_INTERVAL_MS.max(POLL_SHARE * took_ms));
     }
 
-    fn find_over(&mut self, run: u64) -> Option<(&'static str, String)> {
-        let pids = self.pids_of(run);
+    fn find_over(&self, run: u64, pids: &[u32]) -> Option<(&'static str, String)> {
         let watched = &self.instances.get(&run)?.watched;
         let (mut bytes, mut tasks) = (0, 0);
         for pid in pids {
-            let use_of = process_table::use_of(pid).unwrap_or_default();
+            let use_of = process_table::use_of(*pid).unwrap_or_default();
             bytes += use_of.private_bytes;
             tasks += u64::from(use_of.threads);
         }
@@ -204,19 +212,26 @@ impl Keeper {
         })
     }
 
-    fn pids_of(&mut self, run: u64) -> Vec<u32> {
-        match self
-            .instances
-            .get(&run)
-            .and_then(|it| it.container.as_ref())
-        {
-            Some(Container::Cgroup(cgroup)) => cgroup.pids(),
-            Some(Container::Scan(_)) => {
-                let members = self.members_of(run);
-                members.iter().map(|process| process.pid).collect()
+    /// The processes of these runs; those without a cgroup are found in one look at `/proc`.
+    fn pids_of(&mut self, runs: &[u64]) -> HashMap<u64, Vec<u32>> {
+        let mut pids = HashMap::new();
+        let mut is_scan_needed = false;
+        for run in runs {
+            let instance = self.instances.get(run);
+            match instance.and_then(|it| it.container.as_ref()) {
+                Some(Container::Cgroup(cgroup)) => drop(pids.insert(*run, cgroup.pids())),
+                Some(Container::Scan(_)) => is_scan_needed = true,
+                None => {}
             }
-            None => Vec::new(),
         }
+        if is_scan_needed {
+            let of_scan = self.members().into_iter().map(|(run, members)| {
+                let members = members.iter().map(|process| process.pid);
+                (run, members.collect())
+            });
+            pids.extend(of_scan);
+        }
+        pids
     }
 
     /// The kernel killed, or is about to kill, for want of memory in a group of version 1: the rest goes too,

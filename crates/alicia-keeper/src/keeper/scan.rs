@@ -1,6 +1,7 @@
 //! Ends of instances without a cgroup, all in one look at `/proc`. A look costs some 20 µs for each process
 //! of the machine, so looks are shared, and a fleet that ends at once takes a bounded part of a core.
 
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 
 use super::Keeper;
@@ -136,9 +137,9 @@ impl Keeper {
         owners
     }
 
-    /// The processes of a run, now.
-    pub(super) fn members_of(&mut self, run: u64) -> Vec<Process> {
-        self.look().members.remove(&run).unwrap_or_default()
+    /// The processes of every run without a cgroup, now.
+    pub(super) fn members(&mut self) -> HashMap<u64, Vec<Process>> {
+        self.look().members
     }
 
     /// Stops the trees until none of them grows any more, then kills them: a process that forks faster

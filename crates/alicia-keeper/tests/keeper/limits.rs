@@ -268,3 +268,30 @@ async fn a_flood_of_output_is_cut_and_counted() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn after_the_death_of_a_keeper_no_group_of_its_instances_is_left() {
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let mut spec = fleet.shell("a", "trap '' PIPE; while :; do sleep 0.01; done");
+    spec.limits.memory_bytes_max = Some(64 * MIB);
+    spec.limits.processes_max = Some(20);
+    let info = fleet.start(spec).await;
+    let groups = ["memory", "pids"].map(|controller| group_of(info.pid, controller));
+    let is_limited = held_by(&info, "memory") == HeldBy::Cgroup1;
+    let record = format!("records/{}.start", info.run);
+    until("it is written down", || {
+        fleet.keeper_directory().join(&record).exists()
+    })
+    .await;
+    let old = fleet.keeper;
+    fleet.kill_keeper();
+    until("the keeper is dead", || !crate::fleet::is_alive(old)).await;
+    fleet.reconnect().await;
+    until("nothing is left", || fleet.processes().is_empty()).await;
+    if is_limited {
+        for group in groups.into_iter().flatten() {
+            assert!(text(&group).contains("alicia-"), "{group:?}");
+            until("its group is removed", || !group.exists()).await;
+        }
+    }
+}
