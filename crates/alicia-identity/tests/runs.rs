@@ -181,6 +181,26 @@ fn a_new_epoch_cuts_the_old_one_off_everywhere() {
 }
 
 #[test]
+fn runs_that_ended_while_no_host_looked_are_over() {
+    let house = house();
+    let file = begin(&house.authority, 1);
+    let credential = renew(&house.authority, &file).expect("granted");
+    let module = house
+        .authority
+        .module_signer("health", NOW)
+        .expect("random");
+    let again = open(house.directory.path());
+    again.end_other_runs(|instance| instance == file.instance.as_str());
+    assert!(again.authenticate(&credential, NOW).is_ok(), "it is there");
+    again.end_other_runs(|_| false);
+    assert!(again.authenticate(&credential, NOW).is_err());
+    assert!(
+        again.known_key(module.kid()).is_some(),
+        "modules are no matter of the keeper"
+    );
+}
+
+#[test]
 fn a_credential_survives_the_host() {
     let house = house();
     let file = begin(&house.authority, 1);

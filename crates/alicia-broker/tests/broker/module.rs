@@ -258,6 +258,90 @@ async fn clients_are_listed_and_ended_over_rest() {
 }
 
 #[tokio::test]
+async fn the_sender_of_each_message_is_stamped_and_cannot_be_claimed() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::start(directory.path()).await;
+    let admin = home.cx.identity.create_key(
+        &NewKey {
+            name: ServiceName::new("root").unwrap(),
+            scope: Some(Scope::Admin),
+            scopes: Vec::new(),
+            expires_days: None,
+        },
+        home.cx.clock.unix(),
+    );
+    let key = admin.unwrap().0;
+    let (mut root, reason) = home.connect(home.hello("root", "root", key.reveal())).await;
+    assert_eq!(reason, ConnectAckReason::Success);
+    root.subscribe("alicia/#", QoS::AtLeastOnce).await;
+    let mut api = home.service("api").await;
+    let mut forged = message(
+        "alicia/system/health/api",
+        "{\"status\":\"healthy\"}",
+        QoS::AtLeastOnce,
+    );
+    let properties = forged.properties.get_or_insert_default();
+    for claimed in ["system/orchestrator", "key/root"] {
+        properties
+            .user_properties
+            .push(("alicia-source".into(), claimed.into()));
+    }
+    properties
+        .user_properties
+        .push(("other".into(), "kept".into()));
+    assert_eq!(api.publish(forged).await, 0);
+    let heard = root.receive().await;
+    let found: Vec<(String, String)> = heard
+        .properties
+        .expect("has properties")
+        .user_properties
+        .iter()
+        .map(|(name, value)| (name.to_string(), value.to_string()))
+        .collect();
+    let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    assert_eq!(found, [pair("other", "kept"), pair("alicia-source", "api")]);
+    home.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_run_of_a_slot_cuts_off_the_one_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::start(directory.path()).await;
+    let name = ServiceName::new("api").unwrap();
+    let begin = |n: u64| {
+        let run = alicia_identity::Beginning {
+            service: &name,
+            slot: 0,
+            instance: &InstanceId::from_parts(n, 0),
+            epoch: Epoch(n),
+            socket: directory.path(),
+            logs_in: true,
+        };
+        home.cx
+            .identity
+            .begin_run(run, home.cx.clock.unix())
+            .unwrap();
+        home.cx.identity.issue_token(&Identity::Service {
+            service: name.clone(),
+            instance: InstanceId::from_parts(n, 0),
+            epoch: Epoch(n),
+        })
+    };
+    let old = begin(1);
+    let (mut first, reason) = home.connect(home.hello("one", "api", &old)).await;
+    assert_eq!(reason, ConnectAckReason::Success);
+    let new = begin(2);
+    assert_eq!(first.ending().await, Some(0x98));
+    let (_, reason) = home.connect(home.hello("one", "api", &old)).await;
+    assert_eq!(reason, ConnectAckReason::NotAuthorized);
+    let (mut second, reason) = home.connect(home.hello("two", "api", &new)).await;
+    assert_eq!(reason, ConnectAckReason::Success);
+    let beat = message("alicia/system/health/api", "{}", QoS::AtLeastOnce);
+    assert!(second.publish(beat).await < 0x80);
+    home.stop().await;
+}
+
+#[tokio::test]
 async fn who_loses_the_identity_loses_the_connection() {
     let directory = tempfile::tempdir().unwrap();
     let home = Home::start(directory.path()).await;

@@ -154,6 +154,15 @@ impl Authority {
         self.changed();
     }
 
+    /// Ends the runs of services that an earlier host has left in the list and that are gone.
+    pub fn end_other_runs(&self, is_there: impl Fn(&str) -> bool) {
+        for (owner, run) in self.inner.runs.all() {
+            if !owner.starts_with(MODULE_OWNER) && !is_there(run.instance.as_str()) {
+                self.end_run(&run.instance);
+            }
+        }
+    }
+
     /// Whether somebody who proved an identity may act now.
     ///
     /// # Errors

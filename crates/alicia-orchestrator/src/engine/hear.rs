@@ -37,6 +37,7 @@ impl Engine {
             self.keeper_started = keeper;
             self.begin(memory, keeper == Some(started), &linked);
         }
+        self.core.raise_epochs(linked.keeper_generation);
         if self.keeper_started.replace(started) != Some(started) {
             history::note_keeper(&self.cx);
         }
@@ -71,9 +72,9 @@ impl Engine {
                 slot.state = InstanceState::Stopped;
             }
         }
-        launch::sweep_tokens(&self.cx.paths, |name| {
-            linked.instances.iter().any(|info| info.instance == name)
-        });
+        let is_there = |name: &str| linked.instances.iter().any(|info| info.instance == name);
+        launch::sweep_tokens(&self.cx.paths, is_there);
+        self.cx.identity.end_other_runs(is_there);
         self.revision_base += self.core.revision();
         self.core = Core::new(memory, self.cx.seed);
         let (fleet, selection) = self.desired.clone();
@@ -159,7 +160,10 @@ impl Engine {
             }) => self.heard_emptied(instance, killed),
             Some(Heard::ListenerReady { name }) => self.heard_connection(&name),
             Some(Heard::Log(trouble)) if trouble.flood => {
-                tracing::warn!(?trouble, "an instance writes more lines than it may; the rest is dropped");
+                tracing::warn!(
+                    ?trouble,
+                    "an instance writes more lines than it may; the rest is dropped"
+                );
             }
             Some(Heard::Log(trouble)) => {
                 tracing::warn!(?trouble, "the output of an instance cannot be written");
