@@ -518,7 +518,7 @@ fn ports() {
     check(
         "services:\n  api:\n    command: python3 api.py\n    ports: {http: atuo}\n",
         &[
-            "4:19: `http` is the text `atuo`, expected `auto` or a whole number from 1 to 65535 | did you mean `auto`?",
+            "4:19: `http` is the text `atuo`, expected `auto`, a whole number from 1 to 65535 or a map of keys | did you mean `auto`?",
         ],
     );
     // A port without a name.
@@ -536,7 +536,7 @@ fn ports() {
     // One port for two instances.
     check(
         "services:\n  api:\n    command: python3 api.py\n    instances: 2\n    ports: {http: 8080}\n",
-        &["5:19: 2 instances cannot share the port 8080 | write `auto`"],
+        &["5:19: 2 instances cannot share the port 8080 | write `auto`, or `{number: 8080, held: true}`"],
     );
     // One port for two services.
     check(
