@@ -114,7 +114,7 @@ pub(crate) fn prepare(wanted: &Sandbox, program: &Path) -> Result<Prepared, Fail
         prepared.states.push(state);
         match (part, &wanted.network) {
             _ if !is_held => {}
-            ("sandbox.files", _) => files::rules(wanted.files.as_ref(), program, &mut landlock)?,
+            ("sandbox.files", _) => files::rules(wanted, program, &mut landlock)?,
             ("sandbox.network", Some(network)) => {
                 landlock.allow_ports(&network.bind, &network.connect)
             }

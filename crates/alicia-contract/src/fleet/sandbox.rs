@@ -23,6 +23,11 @@ pub struct SandboxSpec {
     /// nothing else can be written but `/dev/null` and its like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writable: Option<Vec<String>>,
+    /// Paths inside of what is allowed that cannot be opened all the same (their names can be listed); they
+    /// must exist. Nothing new can be made in the directories above them. Without lists of files, hide the data directory of Alicia from a
+    /// service of the same user.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<String>,
     /// Only what is listed: the directories of the system and the working directory are not added.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict: bool,
@@ -48,6 +53,7 @@ impl Default for SandboxSpec {
             no_new_privileges: true,
             read_only: None,
             writable: None,
+            hidden: Vec::new(),
             strict: false,
             network: Network::default(),
             system_calls: SystemCalls::default(),

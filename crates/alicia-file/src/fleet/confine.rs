@@ -75,6 +75,7 @@ fn check_sandbox(service: &mut Service<'_, '_>) {
         .iter()
         .chain(&sandbox.writable)
         .flatten()
+        .chain(&sandbox.hidden)
         .any(String::is_empty)
     {
         let message = "a path is empty";

@@ -16,6 +16,11 @@ pub struct Sandbox {
     /// devices other than terminals, shared memory, graphics and `/dev/null` with its like.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub files: Option<FileAccess>,
+    /// Paths inside of what is allowed that cannot be opened, made or removed all the same (names can be
+    /// listed). Absolute, and must exist. What lies beside them is allowed one by one as it is at the start: nothing new can be made in
+    /// the directories above them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<PathBuf>,
     /// Which TCP ports. Without: no restriction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkAccess>,
@@ -34,6 +39,7 @@ impl Default for Sandbox {
         Self {
             no_new_privileges: true,
             files: None,
+            hidden: Vec::new(),
             network: None,
             scoped: true,
             filter_system_calls: true,

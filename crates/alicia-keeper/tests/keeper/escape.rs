@@ -494,3 +494,46 @@ async fn an_instance_cannot_ask_the_keeper_for_anything() {
         assert_eq!(fleet.client.stats().await.unwrap().clients, 1);
     }
 }
+
+#[tokio::test]
+async fn what_is_hidden_is_not_found_by_any_way() {
+    if !alicia_keeper::Kernel::ask().lacks().is_empty() {
+        assert!(!requires_all());
+        return;
+    }
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let work = fleet.path().join("work");
+    fs::create_dir_all(work.join("hidden/deep")).unwrap();
+    fs::create_dir_all(work.join("beside")).unwrap();
+    fs::write(work.join("hidden/deep/secret"), "secret").unwrap();
+    fs::write(work.join("key"), "secret").unwrap();
+    std::os::unix::fs::symlink(work.join("hidden"), work.join("link")).unwrap();
+    let script = "cd work; cat hidden/deep/secret key link/deep/secret 2>/dev/null; \
+                  mv hidden beside/ 2>/dev/null; ln key beside/key 2>/dev/null; rm -rf hidden key 2>/dev/null; \
+                  echo x > beside/new && cat beside/new";
+    let mut with_list = sandbox(&work);
+    with_list.hidden = vec![work.join("hidden"), work.join("link/../key")];
+    let without = Sandbox {
+        hidden: with_list.hidden.clone(),
+        ..Sandbox::default()
+    };
+    for (name, wanted) in [("list", with_list), ("open", without)] {
+        let mut spec = fleet.shell(name, script);
+        spec.sandbox = Some(wanted);
+        fleet.start(spec).await;
+        fleet.exited(name).await;
+        assert_eq!(fleet.texts(name), ["x"], "{name}");
+        assert_eq!(
+            fs::read_to_string(work.join("hidden/deep/secret")).unwrap(),
+            "secret"
+        );
+        assert_eq!(fs::read_to_string(work.join("key")).unwrap(), "secret");
+    }
+    fleet.start(fleet.shell("free", script)).await;
+    fleet.exited("free").await;
+    assert!(
+        fleet.texts("free").concat().contains("secretsecret"),
+        "{:?}",
+        fleet.texts("free")
+    );
+}

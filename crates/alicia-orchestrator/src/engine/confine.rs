@@ -29,6 +29,7 @@ pub(super) fn confine(start: &mut StartSpec, spec: &ServiceSpec, ports: &[u16], 
     start.sandbox = Some(Sandbox {
         no_new_privileges: sandbox.no_new_privileges,
         files: files(sandbox, start, base),
+        hidden: sandbox.hidden.iter().map(|path| base.join(path)).collect(),
         network: network(&sandbox.network, start, ports),
         scoped: sandbox.scoped,
         filter_system_calls: sandbox.system_calls == SystemCalls::Default,
@@ -194,6 +195,8 @@ mod tests {
             .expect("has");
         assert_eq!(files.writable, paths(&["/fleet/state", "/tmp"]));
         assert_eq!(files.read_only, None);
+        let hidden = sandbox(json!({"hidden": ["keys", "/data"]})).hidden;
+        assert_eq!(hidden, paths(&["/fleet/keys", "/data"]));
         let files = sandbox(json!({"read_only": ["x"]})).files.expect("has");
         let expect = paths(&["/fleet/x", "/srv/a", "/data/token"]);
         assert_eq!((files.read_only, files.with_system), (Some(expect), true));
