@@ -56,6 +56,8 @@ pub(crate) enum Failure {
 /// Something for the actor.
 pub(crate) struct Command {
     pub(crate) event: Event,
+    /// From where it comes, for the audit log.
+    pub(crate) origin: audit::Origin,
     /// Who wants to know the outcome.
     pub(crate) answer: Option<oneshot::Sender<Outcome>>,
 }
@@ -140,6 +142,7 @@ impl Handle {
         let (answer, outcome) = oneshot::channel();
         let command = Command {
             event,
+            origin: audit::Origin::current(),
             answer: Some(answer),
         };
         self.0.send(command).await.map_err(|_| Failure::Closing)?;
@@ -153,6 +156,7 @@ impl Handle {
             self.0
                 .send(Command {
                     event,
+                    origin: audit::Origin::current(),
                     answer: None,
                 })
                 .await,
@@ -185,6 +189,7 @@ enum Row {
 /// A refusal for the audit log.
 struct Denial {
     at_us: i64,
+    origin: audit::Origin,
     actor: String,
     action: &'static str,
     target: String,
@@ -214,7 +219,7 @@ impl Actor {
     }
 
     fn decide(&mut self, command: Command, batch: &mut Batch) {
-        let subject = Subject::of(&command.event);
+        let subject = Subject::of(&command.event, &command.origin);
         let now = self.shared.now();
         let is_tick = matches!(command.event, Event::Tick);
         if let Event::Transition(transition) = &command.event
@@ -294,6 +299,7 @@ impl Actor {
         }
         batch.rows.push(Row::Audit(Denial {
             at_us: self.shared.clock.unix_us(),
+            origin: subject.origin.clone(),
             actor: subject.caller.name.clone(),
             action: subject.action,
             target: subject.target(),
@@ -312,6 +318,7 @@ impl Actor {
         batch.rows.push(Row::Audit(Denial {
             at_us,
             target: subject.target(),
+            origin: subject.origin,
             actor: subject.caller.name,
             action: subject.action,
             outcome: audit::Outcome::Denied,
@@ -374,7 +381,7 @@ impl Row {
         match self {
             Self::Save(entry) => store::save(tx, entry),
             Self::Forget(id) => store::forget(tx, id.as_str()),
-            Self::Audit(denial) => audit::append(
+            Self::Audit(denial) => audit::append_from(
                 tx,
                 &audit::Entry {
                     time_unix_us: denial.at_us,
@@ -384,6 +391,7 @@ impl Row {
                     outcome: denial.outcome,
                     detail: &json!({ "reason": denial.detail }),
                 },
+                &denial.origin,
             )
             .map(drop),
         }
@@ -399,12 +407,13 @@ struct Subject {
     instance: InstanceId,
     service: String,
     caller: Caller,
+    origin: audit::Origin,
 }
 
 // === impl Subject ===
 
 impl Subject {
-    fn of(event: &Event) -> Option<Self> {
+    fn of(event: &Event, origin: &audit::Origin) -> Option<Self> {
         let (action, instance, service, caller) = match event {
             Event::Register(said, caller) => (REGISTER, &said.instance, &said.service, caller),
             Event::Leave(said, caller) => (LEAVE, &said.instance, &said.service, caller),
@@ -415,6 +424,7 @@ impl Subject {
             instance: instance.clone(),
             service: service.to_string(),
             caller: caller.clone(),
+            origin: origin.clone(),
         })
     }
 

@@ -9,7 +9,9 @@ pub mod chain;
 mod origin;
 mod redact;
 
-use rusqlite::{Connection, Row, Transaction, params};
+use std::path::Path;
+
+use rusqlite::{Connection, OpenFlags, Row, Transaction, params};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -116,6 +118,14 @@ impl Outcome {
 /// # Errors
 /// [`Error::TooLarge`], or SQLite's; pass it on, so that the change is undone.
 pub fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> Result<i64, Error> {
+    append_from(tx, entry, &Origin::of_job())
+}
+
+/// As [`append`], for a job that writes for others: where the request came from is known to its module only.
+///
+/// # Errors
+/// As [`append`].
+pub fn append_from(tx: &Transaction<'_>, entry: &Entry<'_>, origin: &Origin) -> Result<i64, Error> {
     let detail = serde_json::to_string(&*redact::value(entry.detail))?;
     if detail.len() > DETAIL_BYTES_MAX {
         return Err(Error::TooLarge {
@@ -124,7 +134,6 @@ pub fn append(tx: &Transaction<'_>, entry: &Entry<'_>) -> Result<i64, Error> {
             limit_bytes: DETAIL_BYTES_MAX,
         });
     }
-    let origin = Origin::of_job();
     let (id, before) = chain::tail(tx)?;
     let text = |text: &str| redact::text(text).into_owned();
     let row = chain::Fields {
@@ -190,4 +199,18 @@ fn record(row: &Row<'_>) -> Result<Record, Error> {
         origin: row.get(7)?,
         trace: row.get(8)?,
     })
+}
+
+/// Opens the database of a module to read its audit log, also while a host runs. Nothing can be changed through it.
+///
+/// # Errors
+/// SQLite's.
+pub fn open_to_read(path: &Path) -> Result<Connection, Error> {
+    let opening = |source| Error::opening(path, source);
+    let connection =
+        crate::connection::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(opening)?;
+    connection
+        .pragma_update(None, "query_only", true)
+        .map_err(opening)?;
+    Ok(connection)
 }

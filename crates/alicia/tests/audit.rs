@@ -85,6 +85,21 @@ async fn every_action_and_every_refusal_leaves_a_row() {
             "{row}"
         );
     }
+    // A command by message is written down as one over REST.
+    house
+        .says(&[
+            "bus",
+            "pub",
+            "alicia/system/orchestrator/restart",
+            r#"{"services": ["api"], "reason": "by message"}"#,
+        ])
+        .exits(0);
+    let row = has_row(&house, "grep=by message", |_| true).await;
+    assert_eq!(
+        (&row["actor"], &row["origin"]),
+        (&json!("key/admin"), &json!("bus")),
+        "{row}"
+    );
     // The reader may look, and no more; a stranger not even that.
     let (_, created) = house
         .post("/api/keys", &json!({"name": "looker", "scope": "read"}))

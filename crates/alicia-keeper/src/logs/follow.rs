@@ -80,7 +80,7 @@ impl Follow {
         if let Some(file) = newest {
             let end = end_of_lines(&file)?;
             if let From::Last(count) = from {
-                follow.pending = read_last_before(path, (&file, end), count, &follow.filter)?;
+                follow.pending = read_last_before(path, Some((&file, end)), count, &follow.filter)?;
             }
             follow.switch_to(file, end)?;
         }

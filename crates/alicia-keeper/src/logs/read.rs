@@ -96,9 +96,12 @@ pub fn read_last(path: &Path, count: usize, filter: &Filter) -> io::Result<Vec<L
     match File::open(path) {
         Ok(file) => {
             let end = file.metadata()?.len();
-            read_last_before(path, (&file, end), count, filter)
+            read_last_before(path, Some((&file, end)), count, filter)
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        // Between the two steps of a rotation there are only files that were put aside.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            read_last_before(path, None, count, filter)
+        }
         Err(error) => Err(error),
     }
 }
@@ -146,7 +149,7 @@ pub fn read_all(
 /// The last lines before a place in the current file.
 pub(super) fn read_last_before(
     path: &Path,
-    (current, end): (&File, u64),
+    current: Option<(&File, u64)>,
     count: usize,
     filter: &Filter,
 ) -> io::Result<Vec<Line>> {
@@ -164,13 +167,16 @@ pub(super) fn read_last_before(
             false => ControlFlow::Break(()),
         }
     };
-    let mut flow = lines_backwards(current, end, &mut take)?;
-    let inode = current.metadata()?.ino();
+    let (mut flow, mut inode) = (ControlFlow::Continue(()), None);
+    if let Some((file, end)) = current {
+        flow = lines_backwards(file, end, &mut take)?;
+        inode = Some(file.metadata()?.ino());
+    }
     for aside in put_aside_once(path)?.into_iter().rev() {
         if flow.is_break() || filter.is_older(&aside.path) {
             break;
         }
-        match open_aside(&aside, Some(inode))? {
+        match open_aside(&aside, inode)? {
             None => {}
             Some(Opened::Plain(file)) => {
                 flow = lines_backwards(&file, file.metadata()?.len(), &mut take)?;
@@ -369,6 +375,15 @@ mod tests {
         })
         .unwrap();
         assert_eq!(seen, (0..3_000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn lines_are_there_while_the_current_file_is_being_put_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = log(directory.path());
+        fs::remove_file(&path).unwrap();
+        let lines = read_last(&path, 5, &Filter::default()).unwrap();
+        assert_eq!(numbers(&lines), [1_995, 1_996, 1_997, 1_998, 1_999]);
     }
 
     #[test]
