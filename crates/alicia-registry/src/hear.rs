@@ -99,9 +99,9 @@ pub(crate) async fn questions(bus: Bus, shared: Arc<Shared>) {
     };
     while let Some(mut request) = requests.next().await {
         let answer = read::<Wanted>(std::mem::take(&mut request.query))
-            .and_then(|wanted| Query::new(wanted).map_err(invalid))
+            .and_then(|wanted| Query::new(wanted).map_err(|faults| Box::new(invalid(faults))))
             .map(|query| resolve(&shared.read(), &query));
-        respond(request, answer).await;
+        respond(request, answer.map_err(|problem| *problem)).await;
     }
 }
 
@@ -142,19 +142,19 @@ async fn answer_call(router: &Router, mut request: Request<Value, CapabilityAnsw
                 detail.to_owned(),
             ))
         }
-        (_, Err(problem)) => Err(problem),
+        (_, Err(problem)) => Err(*problem),
         (Some(caller), Ok(call)) => router.call(&caller, call).await,
     };
     respond(request, answer).await;
 }
 
 /// Reads a request, or says what is wrong with it.
-fn read<T: serde::de::DeserializeOwned>(body: Value) -> Result<T, Problem> {
+fn read<T: serde::de::DeserializeOwned>(body: Value) -> Result<T, Box<Problem>> {
     serde_json::from_value(body).map_err(|error| {
-        invalid(vec![InputFault {
+        Box::new(invalid(vec![InputFault {
             pointer: String::new(),
             message: error.to_string(),
-        }])
+        }]))
     })
 }
 

@@ -110,7 +110,7 @@ impl Router {
         }
         let begun = self.clock.now();
         let deadline = begun + allowed.duration();
-        let query = query(&call)?;
+        let query = query(&call).map_err(|problem| *problem)?;
         let mut tried = BTreeSet::new();
         let mut missed = None;
         for attempt in 1..=ATTEMPTS_MAX {
@@ -223,7 +223,8 @@ impl Router {
             }
         };
         match answer {
-            Ok(output) => checked(chosen, output, &who, name.as_str()).map_err(Miss::Final),
+            Ok(output) => checked(chosen, output, &who, name.as_str())
+                .map_err(|problem| Miss::Final(*problem)),
             Err(CallError::NobodyListens { .. }) => {
                 let detail = format!("{who} does not listen on {}", chosen.topic);
                 Err(Miss::NotBegun(self.unavailable(&detail)))
@@ -262,7 +263,7 @@ impl Router {
 }
 
 /// The question behind a call.
-fn query(call: &CapabilityCall) -> Result<Query, Problem> {
+fn query(call: &CapabilityCall) -> Result<Query, Box<Problem>> {
     let wanted = Wanted {
         version: call.version.clone(),
         tags: call.tags.clone(),
@@ -272,7 +273,7 @@ fn query(call: &CapabilityCall) -> Result<Query, Problem> {
         explain: Some(EXPLAINED),
         ..Wanted::new(call.capability.clone())
     };
-    Query::new(wanted).map_err(invalid)
+    Query::new(wanted).map_err(|faults| Box::new(invalid(faults)))
 }
 
 /// No input is as good as an empty object.
@@ -295,7 +296,7 @@ async fn end_of(mut ended: broadcast::Receiver<InstanceId>, instance: &InstanceI
     }
 }
 
-fn checked(chosen: &Chosen, output: Value, who: &str, name: &str) -> Result<Value, Problem> {
+fn checked(chosen: &Chosen, output: Value, who: &str, name: &str) -> Result<Value, Box<Problem>> {
     let schema = chosen.output.as_ref();
     let faults = schema.map_or_else(Vec::new, |schema| schema.faults(&output, "/output"));
     let Some(first) = faults.first() else {
@@ -305,7 +306,7 @@ fn checked(chosen: &Chosen, output: Value, who: &str, name: &str) -> Result<Valu
         "what {who} answered to {name} does not fit its own schema: {}: {}",
         first.pointer, first.message
     );
-    Err(Problem {
+    Err(Box::new(Problem {
         faults,
         ..problem(
             502,
@@ -313,7 +314,7 @@ fn checked(chosen: &Chosen, output: Value, who: &str, name: &str) -> Result<Valu
             "The output does not fit",
             detail,
         )
-    })
+    }))
 }
 
 /// The problem of an instance, with a status that HTTP knows for problems.

@@ -2,8 +2,9 @@
 
 use alicia_contract::a2a::AgentCard;
 use alicia_contract::id::{Epoch, InstanceId, ServiceName};
+use alicia_contract::identity::Grant;
 use alicia_contract::platform::Scope;
-use alicia_identity::Identity;
+use alicia_identity::{Grants, Identity};
 use alicia_registry::card::{CARD_TYPE, signed_bytes};
 use alicia_registry::{Config, RegistryModule};
 use alicia_signature::PublicKey;
@@ -183,14 +184,7 @@ async fn only_the_holder_or_an_admin_may_change_an_entry() {
     check("POST", "/agents", Some(&tom), body("other", 1), 409).await;
     check("DELETE", &one, Some(&tom), Value::Null, 200).await;
     check("POST", "/agents", Some(&tom), body("robot", 1), 409).await;
-    check(
-        "POST",
-        "/agents",
-        Some(&run("api", 2)),
-        body("api", 2),
-        200,
-    )
-    .await;
+    check("POST", "/agents", Some(&run("api", 2)), body("api", 2), 200).await;
     check(
         "DELETE",
         &format!("/agents/{}", id(2)),
@@ -385,6 +379,16 @@ async fn questions_and_calls_that_cannot_be_are_refused_with_their_place() {
             .await;
         assert_eq!(status, 200);
     }
+    // A key for calls alone may call all; this one cannot be reached, whoever asks.
+    let caller = Identity::Limited {
+        name: "robot".to_owned(),
+        grants: Grants::new(vec!["registry:call".parse::<Grant>().expect("a scope")]),
+    };
+    let (status, problem) = registry.call("POST", "/call", Some(&caller), &known).await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (503, &json!("registry.no_instance"))
+    );
     let (status, _) = registry.call("POST", "/call", None, &known).await;
     assert_eq!(status, 401);
     registry.stop().await;

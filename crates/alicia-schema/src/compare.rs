@@ -239,10 +239,11 @@ impl<'s> Comparison<'s> {
             match wanted.and_then(|wanted| wanted.get(name)) {
                 Some(expected) => self.part(part, expected, &place),
                 None if is_closed => self.fault(&place, "is not known here"),
-                None => match wide.get("additionalProperties") {
-                    Some(expected) => self.part(part, expected, &place),
-                    None => {}
-                },
+                None => {
+                    if let Some(expected) = wide.get("additionalProperties") {
+                        self.part(part, expected, &place);
+                    }
+                }
             }
         }
         if own_is_closed {

@@ -74,7 +74,12 @@ impl Bench {
 
     /// A house with a broker of its own; `None` where Mosquitto is not installed.
     pub async fn with_mosquitto() -> Option<Self> {
-        let broker = Mosquitto::start("").await?;
+        Self::with_mosquitto_set("").await
+    }
+
+    /// As [`Self::with_mosquitto`], with more lines of its configuration.
+    pub async fn with_mosquitto_set(more: &str) -> Option<Self> {
+        let broker = Mosquitto::start(more).await?;
         let bench = Self::alone();
         bench.addresses.announce_bus(broker.address());
         Some(Self {

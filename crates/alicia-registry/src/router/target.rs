@@ -5,7 +5,7 @@ use alicia_contract::id::{Epoch, InstanceId, ServiceName};
 use alicia_contract::orchestrator::SERVICE_COMMAND;
 use alicia_contract::platform::{KeyInfo, Scope};
 use alicia_contract::topic::Prefix;
-use alicia_identity::{Authority, Identity, Permissions};
+use alicia_identity::{Authority, Grants, Identity, Permissions};
 
 use crate::core::{DERIVED_OWNER, Entry, Offer, Registry};
 use crate::resolve::Admission;
@@ -15,6 +15,8 @@ pub(crate) struct Callers<'r> {
     registry: &'r Registry,
     prefix: &'r Prefix,
     permissions: std::sync::Arc<Permissions>,
+    /// A scope of its own lets it call every capability: `registry:call`.
+    may_call_all: bool,
     caller: String,
 }
 
@@ -26,6 +28,7 @@ impl<'r> Callers<'r> {
             registry,
             prefix: identity.prefix(),
             permissions: identity.permissions(caller),
+            may_call_all: caller.may("registry", "call"),
             caller: caller.to_string(),
         }
     }
@@ -61,8 +64,9 @@ impl Admission for Callers<'_> {
         let any = InstanceId::from_parts(0, 0);
         let topic = INSTANCE_COMMAND.at(self.prefix, &[offer.service.as_str(), any.as_str()]);
         let (caller, service) = (&self.caller, &offer.service);
-        (!self.permissions.may_publish(&topic, false)).then(|| {
-            let reason = format!("{caller} may not command {service}: its file has no `allow: {{command: [{service}]}}`, or its key no scope operate");
+        let is_allowed = self.may_call_all || self.permissions.may_publish(&topic, false);
+        (!is_allowed).then(|| {
+            let reason = format!("{caller} may not command {service}: its file has no `allow: {{command: [{service}]}}`, or its key no scope operate or registry:call");
             (Verdict::NotAllowed, reason)
         })
     }
@@ -73,26 +77,47 @@ impl Admission for Callers<'_> {
     }
 }
 
-/// Who somebody is by the name that the broker verified. The scope of a key that is not known is the least with
-/// which one may publish a call at all.
+/// Who somebody is by the name that the broker verified. The scope of a key that is not known here is the least
+/// with which one may publish a call at all: another broker than ours has checked it.
 pub(crate) fn identity_of(source: &str, identity: &Authority) -> Option<Identity> {
     match source.split_once('/') {
         Some(("system", module)) => Some(Identity::Module(module.to_owned())),
         Some(("key", name)) => {
             let keys = identity.keys();
-            // One that is limited to certain verbs has no step of the ladder, and commands nobody.
-            let known = keys.iter().find(|key| key.name.as_str() == name);
-            let scope_of = |key: &KeyInfo| Option::<Scope>::from(key.scope);
-            Some(Identity::Key {
-                name: name.to_owned(),
-                scope: known.map_or(Scope::Operate, |key| scope_of(key).unwrap_or(Scope::Read)),
+            let known = keys.into_iter().find(|key| key.name == name);
+            let name = name.to_owned();
+            Some(match known {
+                None => Identity::Key {
+                    name,
+                    scope: Scope::Operate,
+                },
+                Some(KeyInfo {
+                    scope: Some(scope), ..
+                }) => Identity::Key { name, scope },
+                Some(limited) => Identity::Limited {
+                    name,
+                    grants: Grants::new(limited.scopes),
+                },
             })
         }
         Some(_) => None,
-        None => Some(Identity::Service {
-            service: ServiceName::new(source).ok()?,
-            instance: InstanceId::from_parts(0, 0),
-            epoch: Epoch(0),
-        }),
+        None => {
+            let service = ServiceName::new(source).ok()?;
+            let agents = identity.agents();
+            let joined = agents.into_iter().find(|agent| agent.name == service);
+            Some(match joined {
+                Some(agent) => Identity::Agent {
+                    name: agent.name,
+                    instance: agent.instance,
+                    epoch: agent.epoch,
+                    grants: Grants::new(agent.scopes),
+                },
+                None => Identity::Service {
+                    service,
+                    instance: InstanceId::from_parts(0, 0),
+                    epoch: Epoch(0),
+                },
+            })
+        }
     }
 }
