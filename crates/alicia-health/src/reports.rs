@@ -139,6 +139,11 @@ pub(crate) fn report(material: Material) -> Report {
         results,
         turns,
     } = material;
+    // A service of which only changes are known is in it, too.
+    let mut spans = spans;
+    for turn in &turns {
+        spans.entry(turn.service.clone()).or_default();
+    }
     let mut incidents = incidents(&turns, from, to);
     let services: Vec<ServiceReport> = spans
         .iter()
