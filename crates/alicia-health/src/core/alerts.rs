@@ -83,6 +83,8 @@ struct Episode {
     hold: Duration,
     /// When it fired, for waits; none: before a restart.
     began: Option<Duration>,
+    /// Since when the root that it is blamed on is bad no more.
+    cause_gone: Option<Duration>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -119,6 +121,7 @@ impl Book {
             over_since: None,
             hold,
             began: None,
+            cause_gone: None,
         };
         self.firing.insert(key, episode);
     }
@@ -300,17 +303,16 @@ impl Book {
             over_since: (!condition.active).then_some(now.mono),
             hold,
             began: Some(now.mono),
+            cause_gone: None,
         }
     }
 
     /// What is final or has thresholds of its own needs no hold.
     fn hold_of(&self, rule: Rule) -> Duration {
         match rule {
-            Rule::CrashLoop
-            | Rule::Flapping
-            | Rule::RestartBreaker
-            | Rule::DeliveryFailed
-            | Rule::External => Duration::ZERO,
+            Rule::Flapping | Rule::RestartBreaker | Rule::DeliveryFailed | Rule::External => {
+                Duration::ZERO
+            }
             _ => self.stable_after,
         }
     }
@@ -328,7 +330,7 @@ impl Book {
             .firing
             .get_mut(&condition.key)
             .expect("the caller looked");
-        let blamed = episode.blame(gate.root.as_ref(), self.hold_back);
+        let blamed = episode.blame(gate.root.as_ref(), condition.active, self.hold_back, now);
         let change = episode.update(&condition, gate.flapping, now);
         if let Some(change) = change.map(|change| change.and_news(blamed)).or_else(|| {
             blamed.then(|| Change {
@@ -401,18 +403,32 @@ impl Memory {
 // === impl Episode ===
 
 impl Episode {
-    /// Takes note of a root that was found a moment after it fired, or that is no more. `true`: that changed.
-    fn blame(&mut self, root: Option<&Root>, hold_back: Duration) -> bool {
-        let late = |root: &&Root| {
-            let began = self.began;
-            began.is_some_and(|began| root.since.saturating_sub(began) <= hold_back)
-        };
+    /// Takes note of a root that was found a moment after it fired. When the root is well again, what depends on it
+    /// gets `hold_back` to recover too; what is over needs no other cause any more. `true`: the cause changed.
+    fn blame(
+        &mut self,
+        root: Option<&Root>,
+        is_active: bool,
+        hold_back: Duration,
+        now: Now,
+    ) -> bool {
+        let began = self.began;
+        let late =
+            |root: &&Root| began.is_some_and(|began| root.since.saturating_sub(began) <= hold_back);
         let before = self.alert.cause.clone();
-        self.alert.cause = match (root, &before) {
+        let cause = match (root, &before) {
             (Some(root), Some(_)) => Some(root.service.clone()),
             (root, None) => root.filter(late).map(|root| root.service.clone()),
-            (None, Some(_)) => None,
+            (None, Some(known)) => {
+                let gone = *self.cause_gone.get_or_insert(now.mono);
+                let patient = now.mono.saturating_sub(gone) < hold_back;
+                (patient || !is_active).then(|| known.clone())
+            }
         };
+        if root.is_some() {
+            self.cause_gone = None;
+        }
+        self.alert.cause = cause;
         self.alert.cause != before
     }
 

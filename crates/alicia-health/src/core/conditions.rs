@@ -52,6 +52,8 @@ pub enum Rule {
     AgentQueue,
     /// The error budget of a service is burnt too quickly.
     SloBurn,
+    /// It is parked or paused, its budget is nearly used up, or its progress probe asks.
+    Attention,
     /// Restarts by the monitor did not help.
     RestartBreaker,
     /// A notification could not be delivered.
@@ -62,7 +64,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::ServiceDown,
         Self::CrashLoop,
         Self::Restarted,
@@ -78,6 +80,7 @@ impl Rule {
         Self::AgentSlow,
         Self::AgentQueue,
         Self::SloBurn,
+        Self::Attention,
         Self::RestartBreaker,
         Self::DeliveryFailed,
         Self::External,
@@ -102,6 +105,7 @@ impl Rule {
             Self::AgentSlow => "agent_slow",
             Self::AgentQueue => "agent_queue",
             Self::SloBurn => "slo_burn",
+            Self::Attention => "attention",
             Self::RestartBreaker => "restart_breaker",
             Self::DeliveryFailed => "delivery_failed",
             Self::External => "external",
@@ -177,7 +181,9 @@ pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Conditio
         }
         found.dedup_by(|a, b| a.key == b.key);
     }
-    let given_up = found.iter().any(|found| found.key.rule == Rule::CrashLoop);
+    let given_up = found
+        .iter()
+        .any(|found| found.key.rule == Rule::CrashLoop && found.active);
     // Without a slot, heartbeats are all there is: that they are lost says it already.
     let lost = |found: &Condition| found.key.rule == Rule::HeartbeatLost && found.active;
     let told = watch.slots.is_empty() && found.iter().any(lost);
@@ -190,17 +196,21 @@ pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Conditio
 fn of_slot(watch: &Watch, number: u32, slot: &Slot, now: Now, found: &mut Vec<Condition>) {
     let name = watch.label(number);
     match slot.state {
-        InstanceState::Stopping
-        | InstanceState::Stopped
-        | InstanceState::Completed
-        | InstanceState::Parked
-        | InstanceState::Paused => return,
+        InstanceState::Stopping | InstanceState::Stopped | InstanceState::Completed => return,
+        InstanceState::Parked | InstanceState::Paused => {
+            return found.push(held(watch, &name, slot));
+        }
         InstanceState::Failed => return found.push(crash_loop(watch, name, slot, now)),
         _ => found.extend(restarted(watch, &name, slot, now)),
+    }
+    if slot.crash_loops > 0 {
+        // It is tried again: the alert ends when that was good for a while, not with each try.
+        found.push(crash_loop(watch, name.clone(), slot, now));
     }
     if slot.state != InstanceState::Running {
         return;
     }
+    found.extend(attention(watch, &name, slot));
     for (check, result) in &slot.checks {
         found.extend(check_failed(watch, &name, check, result));
     }
@@ -229,7 +239,11 @@ pub(crate) fn evidence<'e>(
 ) -> suggest::Evidence<'e> {
     suggest::Evidence {
         service: &watch.service,
-        class: slot.exit.as_ref().map(|exit| exit.class).unwrap_or_default(),
+        class: slot
+            .exit
+            .as_ref()
+            .map(|exit| exit.class)
+            .unwrap_or_default(),
         cause,
         last_lines: &slot.last_lines,
         root: None,
@@ -268,15 +282,53 @@ fn crash_loop(watch: &Watch, name: String, slot: &Slot, now: Now) -> Condition {
     };
     Condition {
         key: key(watch, Rule::CrashLoop, Some(&name), None),
-        active: true,
-        occurrence: slot.exits.max(1),
+        active: slot.state == InstanceState::Failed,
+        occurrence: slot.crash_loops.max(1),
         severity: Severity::Critical,
-        summary: format!("{name} failed and is not started again"),
+        summary: format!("{name} failed"),
         labels: BTreeMap::new(),
         suggestion: Some(suggest::first(&evidence(watch, slot, &detail, now))),
         detail,
         last_lines: slot.last_lines.clone(),
     }
+}
+
+/// It does not run, and that is meant so: until a provider lets it, a budget does, or a person.
+fn held(watch: &Watch, name: &str, slot: &Slot) -> Condition {
+    let service = &watch.service;
+    let (word, severity) = match slot.state {
+        InstanceState::Parked => ("parked", Severity::Info),
+        _ => ("paused", Severity::Warning),
+    };
+    Condition {
+        key: key(watch, Rule::Attention, Some(name), None),
+        active: true,
+        occurrence: 0,
+        severity,
+        summary: format!("{name} is {word}"),
+        detail: slot.reason.clone(),
+        last_lines: slot.last_lines.clone(),
+        labels: BTreeMap::new(),
+        suggestion: Some(format!(
+            "`alicia explain {name}` says why; `alicia resume {service}` lets it go on now"
+        )),
+    }
+}
+
+/// It runs, and a person should look.
+fn attention(watch: &Watch, name: &str, slot: &Slot) -> Option<Condition> {
+    let detail = slot.attention.clone()?;
+    Some(Condition {
+        key: key(watch, Rule::Attention, Some(name), None),
+        active: true,
+        occurrence: 0,
+        severity: Severity::Warning,
+        summary: format!("{name} needs a look"),
+        detail,
+        last_lines: Vec::new(),
+        labels: BTreeMap::new(),
+        suggestion: Some(format!("`alicia explain {name}`")),
+    })
 }
 
 fn check_failed(
@@ -357,7 +409,10 @@ fn bad_heartbeats(watch: &Watch, now: Now) -> Option<Condition> {
         detail: watch.bad_heartbeat_last.clone().unwrap_or_default(),
         last_lines: Vec::new(),
         labels: BTreeMap::new(),
-        suggestion: Some(format!("alicia bus sub 'alicia/system/health/{}'", watch.service)),
+        suggestion: Some(format!(
+            "alicia bus sub 'alicia/system/health/{}'",
+            watch.service
+        )),
     })
 }
 

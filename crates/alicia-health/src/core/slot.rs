@@ -31,6 +31,10 @@ pub struct Slot {
     pub memory_bytes: Option<u64>,
     /// The ports by name.
     pub ports: BTreeMap<ServiceName, u16>,
+    /// What a person should look at.
+    pub attention: Option<String>,
+    /// How often it failed since somebody stopped it.
+    pub crash_loops: u32,
     /// How the last run ended.
     pub exit: Option<Exit>,
     /// Its last lines.
@@ -77,6 +81,8 @@ impl Slot {
             cpu: None,
             memory_bytes: None,
             ports: BTreeMap::new(),
+            attention: None,
+            crash_loops: 0,
             exit: seen.exit.clone().filter(|_| !down),
             last_lines: Vec::new(),
             exits: 0,
@@ -100,6 +106,8 @@ impl Slot {
             cpu: None,
             memory_bytes: None,
             ports: BTreeMap::new(),
+            attention: None,
+            crash_loops: 0,
             exit: None,
             last_lines: Vec::new(),
             exits: 0,
@@ -114,6 +122,7 @@ impl Slot {
     /// Takes what the orchestrator's picture says of it.
     pub(super) fn see(&mut self, seen: &InstanceStatus, now: Now) {
         self.ports.clone_from(&seen.ports);
+        self.attention.clone_from(&seen.attention);
         self.pid = seen.pid;
         self.cpu = seen.cpu;
         self.memory_bytes = seen.memory_bytes;
@@ -164,6 +173,11 @@ impl Slot {
             // Started by a person: a clean slate.
             self.exits = 0;
             self.recovering = false;
+        }
+        if to.state == InstanceState::Failed && self.state != InstanceState::Failed {
+            self.crash_loops = self.crash_loops.saturating_add(1);
+        } else if matches!(to.state, InstanceState::Stopped | InstanceState::Completed) {
+            self.crash_loops = 0;
         }
         self.note_exit(to);
         if self.instance.as_ref() != to.instance {
