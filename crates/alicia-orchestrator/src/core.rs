@@ -66,6 +66,9 @@ use event::{Action, Event, Memory, Now, Remembered, SlotId};
 use plan::{Overrides, Selection};
 use service::{Run, Service, Slot, Stray};
 
+/// How many times a slot can be started under one keeper: once a second for eleven days.
+const EPOCHS_PER_KEEPER: u64 = 1_000_000;
+
 /// The state of everything that is or should be running.
 #[derive(Debug)]
 pub struct Core {
@@ -79,6 +82,8 @@ pub struct Core {
     slots_by_instance: BTreeMap<InstanceId, SlotId>,
     /// The highest epoch of each slot, also of slots that are gone.
     epochs: BTreeMap<SlotId, Epoch>,
+    /// No epoch up to this one is used again.
+    epochs_before: Epoch,
     /// What was known before this life, until the slot is made.
     remembered: BTreeMap<SlotId, Remembered>,
     /// Deadlines; one that its owner no longer has is passed over.
@@ -135,6 +140,7 @@ impl Core {
             strays: BTreeMap::new(),
             slots_by_instance: BTreeMap::new(),
             epochs,
+            epochs_before: Epoch::default(),
             remembered: memory.slots,
             timers: BTreeSet::new(),
             resume_free_at: Duration::ZERO,
@@ -171,6 +177,7 @@ impl Core {
             Event::Spent(spent) => self.spent(&spent),
             Event::Emptied { instance, killed } => self.emptied(&instance, killed),
             Event::Probed(instance, role, verdict) => self.probed(&instance, role, verdict),
+            Event::Ill(slot, since, why) => self.ill(&slot, since, why),
             Event::Called(service) => self.called(&service),
             Event::Idle(service) => self.idle(&service),
             Event::Scaled(service, instances) => self.scaled(&service, instances),
@@ -185,6 +192,15 @@ impl Core {
         }
         self.settle();
         mem::take(&mut self.actions)
+    }
+
+    /// Sees to it that no epoch of an earlier keeper is used again. The keeper knows every run that it
+    /// holds, and what it let go is written down here; but when both die between a start and its record,
+    /// nobody knows of that start. So the epochs of each keeper begin above those that all before it can
+    /// have used.
+    pub fn raise_epochs(&mut self, keeper_generation: u64) {
+        let before = keeper_generation.saturating_sub(1).saturating_mul(EPOCHS_PER_KEEPER);
+        self.epochs_before = self.epochs_before.max(Epoch(before));
     }
 
     /// When [`Event::TimerFired`] is due, on the monotonic clock.

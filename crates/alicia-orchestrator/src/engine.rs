@@ -45,7 +45,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::core::Core;
-use crate::core::event::{Counters, Event, Memory, Now, Role, SpawnFault, Verdict};
+use crate::core::event::{Counters, Event, Memory, Now, Role, SlotId, SpawnFault, Verdict};
 use crate::core::plan::{Plan, Selection};
 use crate::deploy::{Known, Opening, Told};
 use crate::metrics::Counts;
@@ -97,6 +97,8 @@ pub(crate) enum Input {
     },
     /// What is known of each service.
     Known(oneshot::Sender<Known>),
+    /// Health says since then that an instance does not work.
+    Ill(SlotId, f64, String),
     /// The services on demand that run.
     Awake(oneshot::Sender<Vec<on_demand::Awake>>),
     /// Nobody has been connected to a service on demand for its idle time.
@@ -379,6 +381,7 @@ impl Engine {
                 services,
             }),
             Input::Known(reply) => drop(reply.send(self.known())),
+            Input::Ill(slot, since, why) => self.tell(Event::Ill(slot, since, why)),
             Input::Awake(reply) => drop(reply.send(self.awake())),
             Input::Idle(service) => self.tell(Event::Idle(service)),
             Input::Unwatched(service) => {

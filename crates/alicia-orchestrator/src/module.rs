@@ -102,6 +102,10 @@ impl Module for Orchestrator {
         cx.spawn("spent", bus::follow_spent(cx.clone(), handle.clone()));
         cx.spawn("health", bus::follow_health(cx.clone(), healths_in));
         cx.spawn(
+            "health in updates",
+            engine::deployment::watch_health(handle.clone(), healths.clone()),
+        );
+        cx.spawn(
             "fleet",
             follow_fleet(cx.clone(), deployer.clone(), selection.subscribe()),
         );

@@ -439,3 +439,54 @@ async fn a_service_on_demand_starts_with_its_first_client_and_ends_when_nobody_i
     house.start_host().await;
     assert_eq!(ask(port).await.as_deref(), Ok("version 1"));
 }
+
+const BUSY: &str = "\
+import os, time
+while True:
+    if not os.path.exists('busy'):
+        time.sleep(0.2)
+";
+
+#[tokio::test]
+async fn the_number_of_instances_follows_the_load_and_says_why() {
+    if !is_installed("python3", "python3") {
+        return;
+    }
+    let file = "\
+services:
+  worker:
+    command: [python3, busy.py]
+    scaling: {min: 1, max: 3, cpu: 0.05, cool_down: 1s, scale_down_after: 2s}
+";
+    let mut house = House::new(ALICIA, file);
+    fs::write(house.path().join("busy.py"), BUSY).expect("the program is written");
+    house.start_host().await;
+    assert_eq!(house.all_running().await.len(), 1);
+    fs::write(house.path().join("busy"), "").expect("it is written");
+    until("three of them share the work", || async {
+        house.rows().await.len() == 3
+    })
+    .await;
+    fs::remove_file(house.path().join("busy")).expect("it is removed");
+    until("one is enough", || async { house.rows().await.len() == 1 }).await;
+    let (_, audit) = house.get("/api/orchestrator/audit").await;
+    let scaled = |row: &&Value| row["action"] == "orchestrator.scale";
+    let rows: Vec<&Value> = audit
+        .as_array()
+        .expect("rows")
+        .iter()
+        .filter(scaled)
+        .collect();
+    assert!(rows.len() >= 2, "{audit}");
+    assert!(
+        rows.iter().all(|row| row["actor"] == "system/orchestrator"),
+        "{audit}"
+    );
+    let reason = rows[0]["detail"]["reason"].as_str().unwrap_or_default();
+    assert!(reason.contains("0.05 is aimed at, for 2s"), "{reason}");
+    // A number that a person asks for holds.
+    house.says(&["scale", "worker", "2"]).exits(0);
+    fs::write(house.path().join("busy"), "").expect("it is written");
+    house.says(&["plan"]).exits(0);
+    assert_eq!(house.rows().await.len(), 2);
+}

@@ -211,6 +211,8 @@ pub enum Event {
     },
     /// A probe changed its mind.
     Probed(InstanceId, Role, Verdict),
+    /// Health says since then that an instance does not work, and why.
+    Ill(SlotId, UnixSeconds, String),
     /// Somebody connects to a service that runs on demand.
     Called(ServiceName),
     /// Nobody has been connected to a service on demand for its idle time.

@@ -81,6 +81,8 @@ pub(super) struct Slot {
     pub(super) unfinished: bool,
     /// Older settings that it keeps while the service is updated; none: those of the service.
     pub(super) pinned: Option<Arc<Settings>>,
+    /// The run of which health says, during an update, that it does not work; and why.
+    pub(super) ill: Option<(InstanceId, String)>,
     /// Since when it is in its state, on the monotonic clock.
     pub(super) since_monotonic: Duration,
 }
@@ -318,6 +320,7 @@ impl Slot {
             attention: None,
             unfinished: false,
             pinned: None,
+            ill: None,
             since_monotonic: Duration::ZERO,
         }
     }

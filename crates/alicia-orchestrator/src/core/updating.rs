@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_contract::ServiceName;
+use alicia_contract::{ServiceName, UnixSeconds};
 use alicia_contract::fleet::{ServiceSpec, UpdateSpec, UpdateStrategy};
 use alicia_contract::orchestrator::InstanceState;
 
@@ -97,6 +97,26 @@ impl Core {
             Phase::Reverting(why) => format!("goes back, because {why}: {done}"),
             Phase::Halted(why) => format!("stopped, because {why}"),
         })
+    }
+
+    /// Health says that an instance does not work. During an update that counts against the new settings; at other
+    /// times it is for alerts, and for whoever reads them.
+    pub(super) fn ill(&mut self, id: &SlotId, since: UnixSeconds, why: String) {
+        let Some(service) = self.services.get_mut(&id.service) else {
+            return;
+        };
+        let is_new = |slot: &Slot| {
+            slot.state == InstanceState::Running && slot.pinned.is_none() && since >= slot.since
+        };
+        if service.update.is_none() || !service.slots.get(&id.slot).is_some_and(is_new) {
+            return;
+        }
+        if let Some(slot) = service.slots.get_mut(&id.slot)
+            && let Some(instance) = slot.instance.clone()
+        {
+            slot.ill = Some((instance, format!("health says: {why}")));
+            self.dirty.insert(id.service.clone());
+        }
     }
 
     pub(super) fn take_spec(&mut self, name: &ServiceName, spec: Arc<ServiceSpec>) {
@@ -589,6 +609,10 @@ impl Service {
 }
 
 fn condition(slot: &Slot) -> Condition {
+    let ill = slot.ill.as_ref().filter(|(run, _)| slot.instance.as_ref() == Some(run));
+    if let Some((_, why)) = ill {
+        return Condition::Broken(why.clone());
+    }
     let started = slot
         .run
         .as_ref()

@@ -8,11 +8,13 @@ use alicia_contract::ServiceName;
 use alicia_contract::deployment::DeploymentState;
 use alicia_contract::fleet::Fleet;
 use alicia_contract::orchestrator::InstanceState;
-use tokio::sync::mpsc;
+use alicia_contract::health::{HealthState, ServiceHealth};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use super::Engine;
-use crate::core::event::{Event, UpdateEnd};
+use super::{Engine, Handle, Input};
+use crate::bus::Healths;
+use crate::core::event::{Event, SlotId, UpdateEnd};
 use crate::deploy::{Known, Told};
 
 /// What waits to be told: a deployment of a thousand services tells at most a few things of each.
@@ -196,6 +198,37 @@ impl Engine {
     pub(super) fn known(&self) -> Known {
         self.core.known()
     }
+}
+
+/// Tells the core, while services are updated, what health says of their instances.
+pub(crate) async fn watch_health(handle: Handle, mut healths: watch::Receiver<Healths>) {
+    while healths.changed().await.is_ok() {
+        let ill: Vec<(SlotId, f64, String)> = healths
+            .borrow_and_update()
+            .values()
+            .flat_map(ill)
+            .collect();
+        for (slot, since, why) in ill {
+            if handle.send(Input::Ill(slot, since, why)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The instances of a service that do not work, as far as a check is about one of them.
+fn ill(health: &ServiceHealth) -> Vec<(SlotId, f64, String)> {
+    let checks = health.checks.iter();
+    let ill = checks.filter(|check| check.state == HealthState::Unhealthy);
+    ill.filter_map(|check| {
+        let slot = check.instance.as_ref()?.strip_prefix(health.service.as_str())?;
+        let slot = SlotId {
+            service: health.service.clone(),
+            slot: slot.strip_prefix('-')?.parse().ok()?,
+        };
+        Some((slot, check.since, format!("{}: {}", check.name, check.detail)))
+    })
+    .collect()
 }
 
 /// The queue of what is told.

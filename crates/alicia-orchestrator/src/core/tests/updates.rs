@@ -6,7 +6,7 @@ use alicia_contract::orchestrator::InstanceState::{Running, Starting, Stopping};
 use alicia_contract::orchestrator::Verb;
 use serde_json::{Value, json};
 
-use super::world::{World, fleet, name};
+use super::world::{World, fleet, name, slot};
 use crate::core::event::{Event, Role, UpdateEnd, Verdict};
 
 fn api(version: u32, instances: u32, update: &Value) -> Value {
@@ -176,6 +176,24 @@ fn a_newer_version_on_the_way_replaces_the_one_before_and_the_revert_goes_to_the
         world.pass(Duration::from_secs(10));
     }
     assert_eq!(commands(&world), ["api --version=1"]);
+}
+
+#[test]
+fn what_health_says_of_a_new_one_counts_against_it_and_of_an_old_one_does_not() {
+    let mut world = up(1, &rolling());
+    world.tell(Event::Ill(slot("api", 1), 1e9, "orders: refused".into()));
+    assert_eq!(commands(&world), ["api --version=1"]);
+    deploy(&mut world, 2, 1, &rolling());
+    all_ready(&mut world);
+    world.tell(Event::Ill(slot("api", 1), 1e9, "orders: refused".into()));
+    // What it said before this run was about another one.
+    world.tell(Event::Ill(slot("api", 2), 1.0, "orders: refused".into()));
+    assert!(world.updated.is_empty());
+    world.tell(Event::Ill(slot("api", 2), 1e9, "orders: refused".into()));
+    world.finish_stops();
+    assert_eq!(commands(&world), ["api --version=1"]);
+    let why = "health says: orders: refused".to_owned();
+    assert_eq!(world.updated.last().map(|(_, end)| end.clone()), Some(UpdateEnd::Reverted(why)));
 }
 
 #[test]
