@@ -276,6 +276,8 @@ impl Keeper {
     fn serve(&mut self) -> Result<()> {
         let mut events = Vec::with_capacity(EVENTS_PER_TURN);
         loop {
+            // What is known is told before anything is looked for.
+            self.flush_clients();
             self.settle_scans_if_due();
             self.flush_clients();
             self.do_urgent_chores();

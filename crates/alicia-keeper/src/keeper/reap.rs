@@ -28,7 +28,7 @@ impl Keeper {
             for run in ending {
                 self.settle_if_cgroup(run);
             }
-            self.scans.is_due = true;
+            self.scan_after_end();
         }
     }
 

@@ -19,6 +19,8 @@ const FREEZE_ROUNDS: usize = 8;
 const PAUSE_MS_MIN: u64 = 1;
 /// A look that took this long is followed by a pause of twice the time.
 const PAUSE_SHARE: u64 = 2;
+/// After an end that nobody waits for: a host answers it with a start, which should find the loop idle.
+const PATIENCE_MS: u64 = 5;
 /// For a signal, a look of this age is good enough: what it misses is killed later.
 const FRESH_MS: u64 = 20;
 
@@ -97,6 +99,17 @@ impl Keeper {
                 send(process, *signal);
             }
         }
+    }
+
+    /// Something ended. Whoever waits for the end of a tree has it looked at at once.
+    pub(super) fn scan_after_end(&mut self) {
+        let mut ending = self.ending.iter().filter_map(|run| self.instances.get(run));
+        let is_awaited = ending.any(|it| it.stopping.is_some());
+        if !self.scans.is_due && !is_awaited {
+            let at_ms = clock::monotonic_ms() + PATIENCE_MS;
+            self.scans.not_before_ms = self.scans.not_before_ms.max(at_ms);
+        }
+        self.scans.is_due = true;
     }
 
     fn is_scanned(&self, run: u64) -> bool {
