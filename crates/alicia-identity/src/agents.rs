@@ -309,7 +309,7 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let mut agents = Agents::open(&directory.path().join("agents.json")).expect("opens");
         let (text, info) = agents.create_token(&new("robot"), 0.0).expect("made");
-        assert_eq!(agents.tokens(1.0), [info.clone()]);
+        assert_eq!(agents.tokens(1.0), std::slice::from_ref(&info));
         assert_eq!(agents.tokens(601.0), []);
         agents.revoke_token(&info.id).expect("there");
         assert_eq!(agents.token(&text, 1.0), None);

@@ -183,7 +183,7 @@ mod tests {
             format!(r#"{{"alg":"none","alg":"EdDSA","kid":"{kid}","typ":"a"}}"#),
             format!(r#"{{"alg":"EdDSA","kid":"{kid}","typ":"a","crit":["b64"],"b64":false}}"#),
             format!(r#"{{"alg":"EdDSA","kid":"{kid}"}}"#),
-            format!(r#"{{"alg":"EdDSA","kid":"other","typ":"a"}}"#),
+            r#"{"alg":"EdDSA","kid":"other","typ":"a"}"#.to_owned(),
         ] {
             assert_eq!(
                 open_compact(&forged(&bad, &signer), "a", &keys),
