@@ -1,7 +1,7 @@
 //! The keeper's directory: lock, socket, log, records.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -14,6 +14,8 @@ use crate::socket::Address;
 use crate::sys;
 
 const LOCK_NAME: &str = "keeper.lock";
+/// How many keepers this directory has had.
+const GENERATION_NAME: &str = "generation";
 const LOG_NAME: &str = "keeper.log";
 const RECORDS_NAME: &str = "records";
 const NOTIFY_NAME: &str = "notify";
@@ -30,6 +32,7 @@ pub(super) struct Place {
     directory: PathBuf,
     lock: File,
     socket: UnixListener,
+    generation: u64,
 }
 
 /// Which process goes on as what.
@@ -71,21 +74,33 @@ impl Place {
         let notify = directory.join(NOTIFY_NAME);
         make_anew(&notify).map_err(fail(&notify))?;
         let socket = bind(&directory).map_err(fail(&directory))?;
+        let generation = next_generation(&directory).map_err(fail(&directory))?;
         Ok(Self {
             directory,
             lock,
             socket,
+            generation,
         })
     }
 
     /// What the program before an upgrade had open.
-    pub(super) fn resume(directory: PathBuf, lock: OwnedFd, socket: OwnedFd) -> Self {
+    pub(super) fn resume(
+        directory: PathBuf,
+        (lock, socket): (OwnedFd, OwnedFd),
+        generation: u64,
+    ) -> Self {
         rustix::process::umask(Mode::from_raw_mode(UMASK));
         Self {
             directory,
             lock: lock.into(),
             socket: socket.into(),
+            generation,
         }
+    }
+
+    /// Counts the keepers of this directory. An upgrade in place is no new one.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
     }
 
     pub(super) fn lock(&self) -> BorrowedFd<'_> {
@@ -167,6 +182,20 @@ fn bind(directory: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(address.path(), Permissions::from_mode(0o600))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
+}
+
+/// One more than the last keeper had. Synced, because after a power failure it must not be used again.
+fn next_generation(directory: &Path) -> io::Result<u64> {
+    let path = directory.join(GENERATION_NAME);
+    let last = fs::read_to_string(&path).unwrap_or_default();
+    let generation = last.trim().parse::<u64>().unwrap_or_default() + 1;
+    let beside = directory.join(format!("{GENERATION_NAME}.new"));
+    let mut file = File::create(&beside)?;
+    writeln!(file, "{generation}")?;
+    file.sync_all()?;
+    fs::rename(&beside, &path)?;
+    File::open(directory)?.sync_all()?;
+    Ok(generation)
 }
 
 fn open_log(path: &Path) -> io::Result<File> {

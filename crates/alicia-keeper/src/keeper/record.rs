@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use alicia_failpoint::failpoint;
 use serde::{Deserialize, Serialize};
 
 use super::{Keeper, note};
@@ -48,6 +49,7 @@ impl Keeper {
             stop_grace_ms: instance.stop_grace_ms,
         };
         report(&self.record_path(run, START), |path| write(path, &record));
+        failpoint("keeper.recorded");
     }
 
     pub(super) fn write_exit(&self, run: u64) {

@@ -102,6 +102,7 @@ impl Keeper {
             protocol: PROTOCOL,
             rss_bytes: process_table::own_rss_bytes(),
             started_unix_ms: self.started_unix_ms,
+            generation: self.place.generation(),
             running: count(running),
             instances: count(self.instances.len()),
             clients: count(self.clients.connections.len()),

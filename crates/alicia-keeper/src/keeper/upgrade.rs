@@ -45,6 +45,8 @@ pub(super) struct State {
     socket: RawFd,
     standing: Standing,
     started_unix_ms: u64,
+    #[serde(default)]
+    generation: u64,
     last_run: u64,
     is_shutting_down: bool,
     asker: Asker,
@@ -225,6 +227,7 @@ impl Keeper {
             socket: self.place.socket().as_raw_fd(),
             standing: self.standing.clone(),
             started_unix_ms: self.started_unix_ms,
+            generation: self.place.generation(),
             last_run: self.last_run,
             is_shutting_down: self.is_shutting_down,
             asker,
@@ -339,8 +342,8 @@ impl State {
     pub(super) fn place(&self) -> Result<Place> {
         Ok(Place::resume(
             self.directory.clone(),
-            take(self.lock)?,
-            take(self.socket)?,
+            (take(self.lock)?, take(self.socket)?),
+            self.generation,
         ))
     }
 }

@@ -170,6 +170,10 @@ pub struct Stats {
     pub rss_bytes: u64,
     /// Wall clock of its start, in milliseconds since 1970; an upgrade does not change it.
     pub started_unix_ms: u64,
+    /// Counts the keepers of its directory, from 1; an upgrade does not change it. 0: an older keeper, which
+    /// does not count.
+    #[serde(default)]
+    pub generation: u64,
     /// Instances whose leader lives.
     pub running: u32,
     /// Instances in all, exit records included.

@@ -187,7 +187,8 @@ impl Core {
         {
             self.transition(id, InstanceState::Waiting, "it is being started".into());
         }
-        let epoch = self.epochs.get(id).copied().unwrap_or_default().next();
+        let last = self.epochs.get(id).copied().unwrap_or_default();
+        let epoch = last.max(self.epochs_before).next();
         let random = self.random.u128(..) >> 48;
         let unix_ms = Duration::try_from_secs_f64(self.now.unix)
             .unwrap_or_default()

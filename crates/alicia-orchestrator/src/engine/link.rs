@@ -32,6 +32,8 @@ pub(crate) struct Linked {
     pub(crate) sockets: Vec<String>,
     /// When the keeper was started: tells one keeper from the next.
     pub(crate) keeper_started_unix_ms: u64,
+    /// Counts the keepers; see [`crate::core::Core::raise_epochs`].
+    pub(crate) keeper_generation: u64,
 }
 
 /// Keeps a connection to the keeper of a directory.
@@ -119,6 +121,7 @@ impl Link {
             instances: listing.instances,
             sockets: listing.listeners.into_iter().map(|held| held.name).collect(),
             keeper_started_unix_ms: stats.started_unix_ms,
+            keeper_generation: stats.generation,
         };
         if self
             .inputs
