@@ -97,6 +97,7 @@ fn take(service: &mut Service, part: &mut Part<'_>) -> Result<(), Fault> {
     restart(service, part);
     health(service, part);
     limits(service, part);
+    ports::take(service, part);
     part.leave(
         service,
         "networks",
@@ -165,7 +166,6 @@ fn container(service: &mut Service, part: &mut Part<'_>) {
             add_to(service, ours, name);
         }
     }
-    ports::take(service, part);
 }
 
 /// Adds to a list of `container`.

@@ -109,7 +109,7 @@ fn unit(file: &str, stem: &str, sections: Vec<ini::Section>) -> Result<Unit, Vec
 
 fn settle_type(service: &mut Service, file: &str, kind: &str) {
     match kind {
-        "notify" | "notify-reload" => service.set("readiness", json!({"notify": {}})),
+        "notify" | "notify-reload" => service.set("readiness", json!({"notify": true})),
         "oneshot" => {}
         "forking" => service.note(
             file,

@@ -21,6 +21,9 @@ pub(crate) const HOME_FLEET: &str = include_str!("home.yaml");
 /// How faults name the built-in fleet.
 const HOME_FLEET_NAME: &str = "(built-in example)";
 
+/// How faults name a text that was sent to a host.
+const SENT_NAME: &str = "(sent)";
+
 /// Variables that start with `ALICIA_` and are no settings of the file.
 const NOT_SETTINGS: &[&str] = &[
     "ALICIA_FILE",
@@ -32,9 +35,13 @@ const NOT_SETTINGS: &[&str] = &[
     "ALICIA_INSTANCE",
     "ALICIA_SLOT",
     "ALICIA_EPOCH",
+    "ALICIA_FD_*",
+    "ALICIA_RESUME",
+    "ALICIA_STATE_DIR",
     "ALICIA_MQTT_*",
     "ALICIA_TOKEN_FILE",
     "ALICIA_TOPIC_PREFIX",
+    "ALICIA_FAILPOINT",
     "ALICIA_REQUIRE_ALL",
 ];
 
@@ -63,17 +70,32 @@ impl FleetFile {
 
     /// Reads and checks the file.
     pub(crate) fn load(&self, global: &Global) -> Result<Loaded, Vec<Fault>> {
+        self.load_text(global, None)
+    }
+
+    /// Checks a text as if it stood in the file; without one, the file.
+    pub(crate) fn load_text(
+        &self,
+        global: &Global,
+        text: Option<String>,
+    ) -> Result<Loaded, Vec<Fault>> {
         let mut sources = Sources::new();
         let base = match self {
+            Self::Path(path) if text.is_some() => directory_of(path),
             Self::Path(path) => {
                 sources = sources.path(path)?;
                 directory_of(path)
             }
             Self::Home => {
-                sources = sources.file(HOME_FLEET_NAME, HOME_FLEET);
+                if text.is_none() {
+                    sources = sources.file(HOME_FLEET_NAME, HOME_FLEET);
+                }
                 std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"))
             }
         };
+        if let Some(text) = text {
+            sources = sources.file(SENT_NAME, text);
+        }
         let sources = sources
             .environment(std::env::vars(), NOT_SETTINGS)
             .flags(global.flags());

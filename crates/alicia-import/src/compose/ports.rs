@@ -10,10 +10,26 @@ pub(super) fn take(service: &mut Service, part: &mut Part<'_>) {
     let ports = part.get("ports").unwrap_or_default();
     let ports = ports.as_array().cloned().unwrap_or_default();
     let count = ports.len();
+    let instances = service.settings.get("instances").and_then(Value::as_u64);
+    let is_shared = instances.is_some_and(|instances| instances > 1);
+    if count > 0
+        && !service.settings["container"]
+            .to_string()
+            .contains("\"network\"")
+    {
+        service.set_in("container", "network", "bridge");
+    }
     for port in ports {
         match read(&port) {
             Some((published, target)) => {
                 let name = name(target, count);
+                if let Some(port) = published.filter(|_| is_shared) {
+                    let message = format!(
+                        "the port {port} cannot be that of several instances: each gets its own"
+                    );
+                    service.note(&place, message);
+                }
+                let published = published.filter(|_| !is_shared);
                 service.set_in(
                     "ports",
                     &name,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use alicia_container::{Engine as ContainerEngine, Mark, Settings, Which, remove};
 use alicia_contract::InstanceId;
-use alicia_contract::fleet::{Command, ContainerSpec, Fleet, ServiceSpec};
+use alicia_contract::fleet::{Command, ContainerSpec, Fleet};
 use alicia_file::fleet::words;
 use alicia_keeper::protocol::{Limits, StartSpec};
 use alicia_module::Context;
