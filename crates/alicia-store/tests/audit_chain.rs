@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use alicia_store::audit::chain::{self, Expected, Report};
 use alicia_store::audit::{self, Cursor, Entry, Origin, Outcome};
-use alicia_store::rusqlite::{self, Connection, params};
+use alicia_store::rusqlite::{Connection, params};
 use alicia_store::{Error, Options, Store};
 use serde_json::json;
 
@@ -385,9 +385,7 @@ async fn nothing_is_done_when_the_row_cannot_be_written() {
     });
     assert!(act.await.is_err());
     let lamps = |connection: &Connection| -> Result<i64, Error> {
-        Ok(connection
-            .query_row("SELECT count(*) FROM lamp", [], |row| row.get(0))
-            .map_err(rusqlite::Error::from)?)
+        Ok(connection.query_row("SELECT count(*) FROM lamp", [], |row| row.get(0))?)
     };
     assert_eq!(store.read(lamps).await.unwrap(), 0);
 }

@@ -47,7 +47,7 @@ impl Wanted {
             let shifted = (0..3).map(|shift| {
                 let text = STANDARD.encode([vec![0; shift], value.clone().into_bytes()].concat());
                 // The first and last characters depend on what stands beside.
-                text[4..text.len() - 4].as_bytes().to_vec()
+                text.as_bytes()[4..text.len() - 4].to_vec()
             });
             [value.clone().into_bytes(), hex.into_bytes()]
                 .into_iter()
@@ -347,7 +347,7 @@ fn judge(values: &BTreeMap<String, String>, seen: &Seen, planted: &Path) {
         .collect();
     let in_log = |place: &&str| place.contains("logs/receiver");
     assert!(
-        visible.iter().any(|place| in_log(place)),
+        visible.iter().any(in_log),
         "the search does not find: {visible:?}"
     );
     let bases: Vec<(String, Vec<u8>)> = fs::read_dir(planted)

@@ -238,7 +238,7 @@ fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
         return match value.strip_prefix('"') {
             Some(quoted) => quoted.split('"').next(),
             None => value
-                .split(|c: char| matches!(c, ',' | '}' | ' ' | ']' | ')'))
+                .split([',', '}', ' ', ']', ')'])
                 .next(),
         };
     }

@@ -123,21 +123,15 @@ pub fn read_all(
         .map(|it| it.ino());
     for aside in put_aside_once(path)? {
         // The current file may have been put aside since it was opened.
-        match open_aside(&aside, inode)? {
-            None => {}
-            Some(Opened::Plain(file)) => {
-                if pass_lines(&file, filter, &mut take)?.is_break() {
-                    return Ok(());
-                }
-            }
-            Some(Opened::Packed(file)) => {
-                let goes_on = file.forwards(filter, |lines| {
-                    Ok(lines.into_iter().try_for_each(&mut take).is_continue())
-                })?;
-                if !goes_on {
-                    return Ok(());
-                }
-            }
+        let goes_on = match open_aside(&aside, inode)? {
+            None => true,
+            Some(Opened::Plain(file)) => pass_lines(&file, filter, &mut take)?.is_continue(),
+            Some(Opened::Packed(file)) => file.forwards(filter, |lines| {
+                Ok(lines.into_iter().try_for_each(&mut take).is_continue())
+            })?,
+        };
+        if !goes_on {
+            return Ok(());
         }
     }
     match current {
