@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use rustix::event::epoll;
 use rustix::net::{
@@ -23,6 +23,7 @@ use super::token::Token;
 use super::{Keeper, note};
 use crate::containment::Container;
 use crate::protocol::{Event, InstanceState};
+use crate::sys::Identity;
 use crate::{clock, process_table, socket, sys};
 
 /// The longest message, as systemd's (`NOTIFY_BUFFER_MAX` is `PIPE_BUF`).
@@ -84,20 +85,19 @@ pub(super) struct Watchdog {
 // === impl Notify ===
 
 impl Notify {
-    /// Binds a socket for a run.
+    /// Binds a socket for a run: a path where its user can come there, else an abstract name.
     pub(super) fn open(
         place: &Place,
         (key, run): (&str, u64),
-        watchdog_ms: Option<u64>,
+        (user, watchdog_ms): (Option<&Identity>, Option<u64>),
     ) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?;
         sockopt::set_socket_passcred(&socket, true)?;
         let path = place.notify_path(run);
-        let address = match path
-            .to_str()
-            .filter(|it| it.len() <= socket::PATH_BYTES_MAX)
-        {
+        let is_reachable = user.is_none_or(|user| can_reach(user, &path));
+        let fits = |it: &&str| it.len() <= socket::PATH_BYTES_MAX;
+        let address = match path.to_str().filter(fits).filter(|_| is_reachable) {
             Some(text) => {
                 bind(&socket, &SocketAddrUnix::new(text)?)?;
                 // A service may run as another user. Who may say something is checked with each message.
@@ -131,6 +131,11 @@ impl Notify {
         }
     }
 
+    /// Its name is no path: one who may use no abstract sockets outside cannot use it.
+    pub(super) fn is_abstract(&self) -> bool {
+        self.address.starts_with('@')
+    }
+
     fn has_credit(&mut self, now_ms: u64) -> bool {
         let earned = now_ms
             .saturating_sub(self.counted_ms)
@@ -146,7 +151,7 @@ impl Notify {
 
 impl Drop for Notify {
     fn drop(&mut self) {
-        if !self.address.starts_with('@') {
+        if !self.is_abstract() {
             // Best effort: the directory is emptied by the next keeper.
             drop(fs::remove_file(PathBuf::from(&self.address)));
         }
@@ -397,6 +402,22 @@ fn parse(text: &[u8], is_own: impl Fn(u32) -> bool) -> Option<Message> {
         }
     }
     Some(message)
+}
+
+/// Whether a user may pass through every directory on the way.
+fn can_reach(user: &Identity, path: &Path) -> bool {
+    path.ancestors().skip(1).all(|directory| {
+        fs::metadata(directory).is_ok_and(|it| {
+            let bit = if it.uid() == user.user {
+                0o100
+            } else if it.gid() == user.group || user.groups.contains(&it.gid()) {
+                0o010
+            } else {
+                0o001
+            };
+            user.user == 0 || it.mode() & bit != 0
+        })
+    })
 }
 
 /// Whether a process is of an instance, now.

@@ -21,7 +21,7 @@ use crate::logs::Stream;
 use crate::output::Pipe;
 use crate::protocol::{Event, Failure, FailureCode, InstanceInfo, InstanceState, Reply, StartSpec};
 use crate::sys::{self, Child, ChildPlan, Stage};
-use crate::{clock, process_table};
+use crate::{accounts, clock, process_table};
 
 /// A keeper that holds more is not what anybody wants.
 const INSTANCES_MAX: usize = 10_000;
@@ -138,10 +138,21 @@ impl Keeper {
         if !spec.notify {
             return Ok(None);
         }
-        let opened = Notify::open(&self.place, (&self.key, run), spec.watchdog_ms);
-        opened.map(Some).map_err(|error| {
+        let user = accounts::identity(spec.user.as_deref(), spec.group.as_deref())?;
+        let about = (user.as_ref(), spec.watchdog_ms);
+        let notify = Notify::open(&self.place, (&self.key, run), about).map_err(|error| {
             Failure::system(format!("no notify socket can be made: {error}"), &error)
-        })
+        })?;
+        let is_scoped = spec.sandbox.as_ref().is_some_and(|sandbox| sandbox.scoped);
+        if notify.is_abstract() && is_scoped {
+            let text = format!(
+                "its user cannot come to its notify socket in {}: let others pass through the directories above it \
+                 (chmod o+x), or set `sandbox.scoped: false`",
+                self.place.directory().display()
+            );
+            return Err(Failure::new(FailureCode::NotPermitted, text));
+        }
+        Ok(Some(notify))
     }
 
     fn check_admission(&self, spec: &StartSpec) -> Result<(), Failure> {

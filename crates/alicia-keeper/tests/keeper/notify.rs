@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use alicia_keeper::protocol::{Event, StartSpec};
+use alicia_keeper::protocol::{Event, FailureCode, Sandbox, StartSpec};
 
 use crate::fleet::{Fleet, Mode, signal, stop, stop_within, until};
 use crate::probe;
@@ -292,4 +293,41 @@ async fn a_watched_listener_says_once_that_somebody_comes() {
     assert_eq!(order, ["exited", "ready"]);
     fleet.client.watch_listener("http").await.unwrap();
     fleet.client.unlisten("http").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_of_another_user_is_heard_wherever_the_directory_is() {
+    if !rustix::process::geteuid().is_root() {
+        assert!(
+            std::env::var_os("ALICIA_REQUIRE_ALL").is_none(),
+            "this test needs root"
+        );
+        println!("skipped: only root can start a service of another user");
+        return;
+    }
+    let mut fleet = Fleet::new(Mode::Best).await;
+    for mode in [0o700, 0o711] {
+        let permissions = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(fleet.path(), permissions).unwrap();
+        let name = format!("a-{mode}");
+        let mut spec = saying(&fleet, &name, "READY=1");
+        spec.user = Some("65534".into());
+        spec.directory = "/".into();
+        let info = fleet.start(spec.clone()).await;
+        let expect = (info.pid, fields(&[("READY", "1")]));
+        assert_eq!(notified(&mut fleet, &name).await, expect);
+        let address = environment(info.pid)["NOTIFY_SOCKET"].clone();
+        assert_eq!(address.starts_with('@'), mode == 0o700, "{address}");
+        if mode == 0o700 {
+            // Within a sandbox it could not be heard: better no start than a silent one.
+            spec.instance = "shut".into();
+            spec.sandbox = Some(Sandbox {
+                best_effort: true,
+                ..Sandbox::default()
+            });
+            let error = fleet.client.start(spec).await.unwrap_err();
+            assert_eq!(error.failure().unwrap().code, FailureCode::NotPermitted);
+            assert!(error.to_string().contains("chmod o+x"), "{error}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! The program of these tests: this very binary, as a supervised process that does one thing.
 
 use std::collections::BTreeMap;
-use std::os::unix::net::UnixDatagram;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::Command;
 use std::time::Duration;
 
@@ -91,8 +92,12 @@ fn say() {
 )]
 fn notify(message: &str) {
     let path = std::env::var("NOTIFY_SOCKET").unwrap();
+    let address = match path.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name).unwrap(),
+        None => SocketAddr::from_pathname(path).unwrap(),
+    };
     let socket = UnixDatagram::unbound().unwrap();
-    socket.send_to(message.as_bytes(), path).unwrap();
+    socket.send_to_addr(message.as_bytes(), &address).unwrap();
 }
 
 /// Uses `EAT` MiB of memory, a MiB at a time, and ends well.
