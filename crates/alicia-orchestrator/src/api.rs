@@ -10,7 +10,6 @@ use std::sync::Arc;
 use alicia_contract::ServiceName;
 use alicia_contract::orchestrator::{Explanation, FleetStatus, ProcessRow};
 use alicia_module::{Api, ApiError, Operation};
-use axum::http::StatusCode;
 
 use crate::graph::Dependencies;
 use crate::module::Orchestrator;
@@ -220,13 +219,9 @@ fn one(path: &'static str, summary: &'static str) -> Operation {
         .refuses(404, UNKNOWN)
 }
 
-fn unknown_service(name: &ServiceName) -> ApiError {
-    ApiError::new(
-        StatusCode::NOT_FOUND,
-        "orchestrator.unknown_service",
-        "No such service or group",
-        format!("there is no service `{name}`; `alicia ps` lists them"),
-    )
+/// A name that does not exist, with the nearest that does.
+fn unknown_service(module: &Orchestrator, name: &ServiceName) -> ApiError {
+    crate::explain::unknown(&module.cx.fleet.borrow(), name)
 }
 
 /// The slots of a service; `None` when there is no such service.

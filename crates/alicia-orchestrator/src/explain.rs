@@ -90,7 +90,7 @@ impl Explainer {
 }
 
 /// A name that does not exist, with the nearest that does.
-fn unknown(fleet: &Fleet, name: &ServiceName) -> ApiError {
+pub(crate) fn unknown(fleet: &Fleet, name: &ServiceName) -> ApiError {
     let request = PlanRequest {
         names: std::slice::from_ref(name),
         ..PlanRequest::default()

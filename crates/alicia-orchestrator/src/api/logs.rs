@@ -110,7 +110,7 @@ pub(crate) async fn logs(
     }
     let slots = current_slots(&module, &name)
         .await?
-        .ok_or_else(|| unknown_service(&name))?;
+        .ok_or_else(|| unknown_service(&module, &name))?;
     let sources = sources(&module, &name, slots);
     answer(&module, sources, &params, &headers).await
 }

@@ -315,7 +315,7 @@ impl Core {
 
     /// Looks at the budget of a service and at those of its groups.
     fn look_at_budgets(&mut self, service: &ServiceName) {
-        self.look_at(service, &[service.clone()], None);
+        self.look_at(service, std::slice::from_ref(service), None);
         for group in self.budget_groups(service) {
             let members = self.members(&group);
             self.look_at(service, &members, Some(&group));

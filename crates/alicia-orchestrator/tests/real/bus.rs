@@ -9,7 +9,8 @@ use alicia_bus::{Bus, BusAddress, Incoming, Options, Subscription};
 use alicia_contract::ServiceName;
 use alicia_contract::health::{self, FleetHealth, HealthState, ServiceHealth};
 use alicia_contract::orchestrator::{
-    FleetRequest, FleetStatus, InstanceState, REQUESTS, STATUS, TRANSITIONS, Transition,
+    EXPLAIN, ExplainRequest, FleetRequest, FleetStatus, InstanceState, REQUESTS, SPENT, STATUS,
+    Spent, TRANSITIONS, Transition,
 };
 use alicia_contract::topic::Prefix;
 use alicia_orchestrator::Config;
@@ -271,5 +272,87 @@ async fn rows_show_what_health_says() {
         rows[0]["health"] == "degraded"
     })
     .await;
+    house.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_spent_is_heard_on_the_bus_and_explained_there() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let Some(broker) = Broker::start(directory.path()).await else {
+        return;
+    };
+    let home = Home::with_bus(Some(broker.address()));
+    let services = json!({
+        "told": { "command": "sleep 1000", "budget": { "tokens_per_day": 100 } },
+        "metered": { "command": "sleep 1000", "budget": { "cost_per_day_usd": 1.0 } },
+    });
+    let house = House::open(home, services, Config::default()).await;
+    let instance = house.until_running("told", 1).await.instance;
+    house.until_running("metered", 1).await;
+    let client = broker.client("key/test");
+    client.connected(DEADLINE).await.expect("connects");
+    let heartbeat = health::Heartbeat {
+        service: ServiceName::new("told").expect("a name"),
+        instance,
+        status: health::HeartbeatStatus::Healthy,
+        detail: None,
+        uptime_s: 1.0,
+        interval_s: None,
+        counters: [("tokens".to_owned(), 250.0)].into(),
+        resources: Default::default(),
+    };
+    let spent = Spent {
+        id: "invoice-7".to_owned(),
+        service: ServiceName::new("metered").expect("a name"),
+        instance: None,
+        tokens: 0,
+        cost_usd: 0.6,
+        at: 0.0,
+    };
+    let say = async |cost: &Spent| {
+        let beat = client
+            .publish(health::HEARTBEAT, &["told"], &heartbeat)
+            .await;
+        beat.expect("it is published");
+        client
+            .publish(SPENT, &[], cost)
+            .await
+            .expect("it is published");
+    };
+    let parked = async |service: &str| house.state(service, 1).await == Some(InstanceState::Parked);
+    eventually("the agent's own word counts", async || {
+        say(&spent).await;
+        parked("told").await
+    })
+    .await;
+    assert!(!parked("metered").await, "a repeated message counts once");
+    let more = Spent {
+        id: "invoice-8".to_owned(),
+        ..spent.clone()
+    };
+    eventually("who meters counts", async || {
+        say(&more).await;
+        parked("metered").await
+    })
+    .await;
+    let query = ExplainRequest {
+        service: more.service.clone(),
+        slot: Some(1),
+    };
+    let told = client.call(EXPLAIN, &[], &query, DEADLINE).await;
+    let told = told.expect("an explanation");
+    assert!(
+        told.summary
+            .contains("its budget is used up: 1.20 of 1.00 $"),
+        "{}",
+        told.summary
+    );
+    let query = ExplainRequest {
+        service: ServiceName::new("meterd").expect("a name"),
+        slot: None,
+    };
+    let refused = client.call(EXPLAIN, &[], &query, DEADLINE).await;
+    let refused = refused.expect_err("there is no such service").to_string();
+    assert!(refused.contains("there is `metered`"), "{refused}");
     house.finish().await;
 }

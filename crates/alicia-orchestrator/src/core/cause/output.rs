@@ -148,8 +148,8 @@ fn wait(line: &str) -> Option<f64> {
     let lower = line.to_ascii_lowercase();
     WAITS.iter().find_map(|word| {
         let at = lower.find(word)?;
-        let rest = lower[at + word.len()..]
-            .trim_start_matches(|c: char| matches!(c, ' ' | ':' | '=' | '"' | '\'' | '(' | '\\'));
+        let rest =
+            lower[at + word.len()..].trim_start_matches([' ', ':', '=', '"', '\'', '(', '\\']);
         duration(rest)
     })
 }
