@@ -510,3 +510,98 @@ services:
     let after = house.reaches("clock-1", InstanceState::Running).await;
     assert_eq!(before.pid, after.pid, "it was not started again");
 }
+
+/// Debian's Python with its paho, and nothing else: the library does its own Ed25519 there.
+fn has_paho() -> bool {
+    let paho = Command::new("/usr/bin/python3")
+        .args(["-c", "import paho.mqtt.client"])
+        .output();
+    alicia_testkit::house::has(
+        paho.is_ok_and(|output| output.status.success()),
+        "paho is not installed (Debian: python3-paho-mqtt)",
+    )
+}
+
+const LAMP: &str = "
+from alicia_sdk import Service
+
+service = Service('lamp')
+
+@service.command('on')
+def on() -> dict:
+    service.publish('home/lamp', {'on': True})
+    return {'on': True}
+
+service.run()
+";
+
+const HAND: &str = "
+from alicia_sdk import Service
+
+service = Service('hand')
+
+@service.every(0.5)
+def press() -> None:
+    service.publish('home/hand', service.call('lamp', 'on'))
+
+service.run()
+";
+
+#[tokio::test]
+async fn python_services_without_tokens_command_each_other_where_signatures_are_required() {
+    if !has_paho() {
+        return;
+    }
+    let library = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk/python/src");
+    let file = format!(
+        "
+identity: {{token_file: false, signatures: {{services: required}}}}
+services:
+  lamp:
+    command: [/usr/bin/python3, lamp.py]
+    environment: {{PYTHONPATH: '{library}', PYTHONDONTWRITEBYTECODE: '1'}}
+    allow: {{publish: [home/lamp]}}
+  hand:
+    command: [/usr/bin/python3, hand.py]
+    environment: {{PYTHONPATH: '{library}', PYTHONDONTWRITEBYTECODE: '1'}}
+    allow: {{publish: [home/hand], command: [lamp]}}
+"
+    );
+    let mut house = House::new(ALICIA, &file);
+    fs::write(house.path().join("lamp.py"), LAMP).expect("written");
+    fs::write(house.path().join("hand.py"), HAND).expect("written");
+    house.start_host().await;
+    let hearing = house.listen("alicia/home/#").await;
+    let answered = |said: &Value| said["topic"] == "alicia/home/hand";
+    hearing.hears("the lamp's answer", answered).await;
+    // An administrator may publish there, and has no key to sign with: the lamp says so.
+    let token = house.key();
+    let bus = house.host_file().expect("it runs").bus.expect("a bus");
+    let mut options = Options::at(
+        bus.parse().expect("an address"),
+        "key/admin",
+        Prefix::default(),
+    );
+    options.username = "admin".to_owned();
+    options.password = PasswordSource::Fixed(token);
+    let admin = start(options).await;
+    let command = json!({"command": "on", "arguments": {}});
+    let unsigned: Result<Value, CallError> = admin
+        .call_at("alicia/lamp/command", &command, PATIENCE)
+        .await;
+    let Err(CallError::Refused { problem, .. }) = unsigned else {
+        panic!("{unsigned:?}");
+    };
+    assert_eq!(problem.code, "bus.signature_required");
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no context to spawn in"
+)]
+async fn start(options: Options) -> Bus {
+    let (bus, connection) = Bus::start(options);
+    tokio::spawn(connection);
+    bus.connected(PATIENCE).await.expect("it may log in");
+    bus
+}
