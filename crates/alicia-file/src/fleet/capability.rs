@@ -52,3 +52,45 @@ fn check_version(service: &mut Service<'_, '_>, part: &str, version: Option<&str
         service.fault(part, message, "write for example `1.0.0`");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{Document, Sources, fleet};
+
+    /// Position and message of each fault.
+    fn faults(yaml: &str) -> Vec<String> {
+        let document = Document::parse(Sources::new().file("a", yaml)).expect("it is YAML");
+        let fleet = fleet::read(&document).expect("it has the shape");
+        fleet::check(&fleet, Some(&document))
+            .iter()
+            .map(|fault| format!("{}: {}", fault.origin, fault.message))
+            .collect()
+    }
+
+    #[test]
+    fn names_that_are_levels_of_topics_are_reserved() {
+        for name in alicia_contract::discovery::RESERVED_NAMES {
+            let found = faults(&format!("services:\n  {name}: {{command: x}}\n"));
+            let expected = format!("a:2:3: the name `{name}` is reserved for Alicia itself");
+            assert_eq!(found, [expected]);
+        }
+    }
+
+    #[test]
+    fn capabilities_are_checked() {
+        let good = "services:\n  api:\n    command: x\n    version: 1.0.0\n    kind: agent\n    capabilities:\n      - {name: a, version: 2.1.0, input: {type: object}, tags: [x], cost_usd: 0.1}\n";
+        assert!(faults(good).is_empty());
+        let bad = "services:\n  api:\n    command: x\n    version: one\n    capabilities:\n      - {name: a, version: '2'}\n      - {name: a, input: {type: text}}\n";
+        let found = faults(bad);
+        let expected = [
+            "a:4:14: `one` is no semantic version",
+            "a:6:28: `2` is no semantic version",
+            "a:7:16: the capability `a` is there twice",
+            "a:7:19: this is no JSON Schema",
+        ];
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+}
