@@ -15,8 +15,9 @@ use crate::actor::{Actor, CHANGES_MAX, EVENTS_MAX, Handle, Shared, Signals};
 use crate::archive::{self, Progress};
 use crate::config::Config;
 use crate::core::alerts::count_by_severity;
+use crate::core::conditions::{Key, Rule};
 use crate::core::judge::is_bad;
-use crate::core::{Monitor, Now};
+use crate::core::{Event, Monitor, Now};
 use crate::notify::{self, Notifier};
 use crate::office::Office;
 use crate::prober::{Counts, Prober};
@@ -60,6 +61,7 @@ impl Module for HealthModule {
         for alert in firing.clone() {
             monitor.restore(alert, now);
         }
+        let orphans = orphans(&firing, &config);
         let shared = Arc::new(Shared::new(monitor, cx.clock.clone()));
         let signals = Arc::new(Signals::default());
         let progress = Arc::new(Progress::default());
@@ -129,6 +131,9 @@ impl Module for HealthModule {
             notifier: Arc::clone(&notifier),
         };
         notify_by(&cx, &config, &office, to_tell);
+        for key in orphans {
+            handle.say(Event::Untell(key)).await;
+        }
         cx.spawn("hear-requests", requests::serve(cx.clone(), office.clone()));
         let restarts = restart::ask(bus(), office.clone(), Arc::clone(&signals));
         cx.spawn("restart", restarts);
@@ -320,6 +325,16 @@ impl HealthModule {
             }
         }
     }
+}
+
+/// What fires about channels that the file has no more: nothing will be delivered there, and it is over.
+fn orphans(firing: &[Alert], config: &Config) -> Vec<Key> {
+    let failed = firing
+        .iter()
+        .filter(|alert| alert.rule == Rule::DeliveryFailed.as_str());
+    let named = failed.filter_map(|alert| alert.labels.get("check")?.as_str());
+    let gone = named.filter(|name| !config.channels.keys().any(|known| known.as_str() == *name));
+    gone.map(notify::key).collect()
 }
 
 /// Starts what notifies: the desk, and a sender for each channel.

@@ -16,7 +16,7 @@ mod send;
 mod webhook;
 
 pub(crate) use message::{label_name, stamp};
-pub(crate) use send::send;
+pub(crate) use send::{key, send};
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

@@ -92,6 +92,10 @@ pub struct Desk {
     alerts: BTreeMap<String, Known>,
     said: BTreeMap<(String, String), (Said, Since)>,
     climbs: BTreeMap<(usize, String), (Climb, Since)>,
+    /// Of each rule of inhibition: the alerts that say enough, by the labels that must be the same.
+    enough: Vec<BTreeMap<Vec<String>, Enough>>,
+    /// Whether `enough` is older than the alerts.
+    is_stale: bool,
     /// Silences.
     pub silences: Silences,
     /// Maintenance windows.
@@ -131,6 +135,13 @@ impl Since {
     }
 }
 
+/// An alert that says enough.
+#[derive(Debug, Clone)]
+struct Enough {
+    id: String,
+    why: String,
+}
+
 #[derive(Debug, Clone)]
 struct Known {
     alert: Alert,
@@ -150,6 +161,8 @@ impl Desk {
             alerts: BTreeMap::new(),
             said: BTreeMap::new(),
             climbs: BTreeMap::new(),
+            enough: Vec::new(),
+            is_stale: true,
             silences: Silences::default(),
             windows: Windows::default(),
             ticked: None,
@@ -184,6 +197,7 @@ impl Desk {
     /// What should run: what depends on what, and the labels of services.
     pub fn set_fleet(&mut self, fleet: Arc<Fleet>) {
         self.fleet = fleet;
+        self.is_stale = true;
     }
 
     /// Takes an alert as it is now.
@@ -193,6 +207,7 @@ impl Desk {
             .get(&alert.id)
             .map_or(now.mono, |known| known.seen);
         self.alerts.insert(alert.id.clone(), Known { alert, seen });
+        self.is_stale = true;
     }
 
     /// A new id for something that is made now.
@@ -253,42 +268,46 @@ impl Desk {
                 why: reason("silenced", &silence.by, &silence.comment),
             });
         }
-        if let Some(other) = self.inhibited_by(alert, labels) {
+        if let Some(other) = self.inhibited_by(labels) {
             mutes.push(Mute {
                 by: MuteKind::Inhibition,
                 id: other.id.clone(),
-                why: format!("{} ({}) says enough", other.summary, other.rule),
+                why: other.why.clone(),
             });
         }
         mutes
     }
 
-    /// The alert that makes this one superfluous. One that is muted by its cause says nothing itself.
-    fn inhibited_by(&self, alert: &Alert, labels: &Labels) -> Option<&Alert> {
-        let rules = &self.rules.inhibitions;
-        let applying = rules.iter().filter(|rule| all_hold(&rule.target, labels));
-        let mut applying = applying.peekable();
-        applying.peek()?;
-        let others: Vec<(&Alert, Labels)> = self
-            .firing()
-            .filter(|(other, _)| other.id != alert.id && other.cause.is_none())
-            .map(|(other, _)| (other, labels_of(other, &self.fleet)))
-            .collect();
-        applying.find_map(|rule| {
-            let same = |theirs: &Labels| {
-                let equal = |name: &String| {
-                    let of = |labels: &Labels| labels.get(name).cloned().unwrap_or_default();
-                    of(labels) == of(theirs)
-                };
-                rule.equal.iter().all(equal)
-            };
-            // One that is a source and a target of the rule at once is not inhibited by its like.
-            let alike = all_hold(&rule.source, labels);
-            others
-                .iter()
-                .find(|(_, theirs)| !alike && all_hold(&rule.source, theirs) && same(theirs))
-                .map(|(other, _)| *other)
-        })
+    /// The alert that makes one with these labels superfluous. One that is a source of the rule itself is not
+    /// inhibited by its like.
+    fn inhibited_by(&self, labels: &Labels) -> Option<&Enough> {
+        let rules = self.rules.inhibitions.iter().zip(&self.enough);
+        let mut rules = rules
+            .filter(|(rule, _)| all_hold(&rule.target, labels) && !all_hold(&rule.source, labels));
+        rules.find_map(|(rule, enough)| enough.get(&values(&rule.equal, labels)))
+    }
+
+    /// Finds the alerts that say enough. One of which the cause is elsewhere says nothing itself.
+    fn refresh_enough(&mut self) {
+        if !self.is_stale {
+            return;
+        }
+        self.is_stale = false;
+        let mut found = vec![BTreeMap::new(); self.rules.inhibitions.len()];
+        for (alert, _) in self.firing().filter(|(alert, _)| alert.cause.is_none()) {
+            let labels = labels_of(alert, &self.fleet);
+            for (rule, enough) in self.rules.inhibitions.iter().zip(&mut found) {
+                if all_hold(&rule.source, &labels) {
+                    let other = || Enough {
+                        id: alert.id.clone(),
+                        why: format!("{} ({}) says enough", alert.summary, alert.rule),
+                    };
+                    let same = values(&rule.equal, &labels);
+                    enough.entry(same).or_insert_with(other);
+                }
+            }
+        }
+        self.enough = found;
     }
 
     fn firing(&self) -> impl Iterator<Item = (&Alert, Duration)> {
@@ -304,6 +323,7 @@ impl Desk {
             self.quiet_until = now.mono + SETTLE;
         }
         self.ticked = Some(now);
+        self.refresh_enough();
         if now.mono < self.quiet_until {
             return Vec::new();
         }
@@ -616,6 +636,12 @@ impl Seen {
 fn gap(last: Now, now: Now) -> Duration {
     let wall = Duration::try_from_secs_f64((now.unix - last.unix).abs()).unwrap_or(Duration::MAX);
     now.mono.saturating_sub(last.mono).max(wall)
+}
+
+/// The values of some labels.
+fn values(names: &[String], labels: &Labels) -> Vec<String> {
+    let value = |name: &String| labels.get(name).cloned().unwrap_or_default();
+    names.iter().map(value).collect()
 }
 
 fn reason(what: &str, by: &str, comment: &str) -> String {

@@ -145,7 +145,7 @@ async fn record(notifier: &Notifier, channel: &Channel, monitor: &Handle, done: 
     match about.delivery {
         DeliveryState::Delivered => {
             channel.counts.delivered.fetch_add(1, Relaxed);
-            monitor.say(Event::Untell(key(channel))).await;
+            monitor.say(Event::Untell(key(&channel.name))).await;
         }
         DeliveryState::Failed => {
             channel.counts.failed.fetch_add(1, Relaxed);
@@ -185,19 +185,20 @@ async fn record(notifier: &Notifier, channel: &Channel, monitor: &Handle, done: 
     }
 }
 
-fn key(channel: &Channel) -> Key {
+/// What an alert that a channel does not deliver is about.
+pub(crate) fn key(channel: &str) -> Key {
     Key {
         rule: Rule::DeliveryFailed,
         service: ServiceName::new(OURSELVES).expect("a constant that is an id"),
         instance: None,
-        check: Some(channel.name.clone()),
+        check: Some(channel.to_owned()),
     }
 }
 
 fn given_up(channel: &Channel, about: &alicia_contract::health::Notification) -> Condition {
     let error = about.error.as_deref().unwrap_or("no reason is known");
     Condition {
-        key: key(channel),
+        key: key(&channel.name),
         active: true,
         occurrence: 0,
         severity: Severity::Critical,

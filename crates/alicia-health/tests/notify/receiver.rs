@@ -62,7 +62,7 @@ impl Receiver {
         format!("http://127.0.0.1:{}/hook", self.port)
     }
 
-    /// What is answered next; afterwards 200.
+    /// What is answered next; afterwards 200. 0: nothing, ever.
     pub(crate) fn reply(&self, status: u16, headers: &[(&'static str, &str)]) {
         let headers = headers
             .iter()
@@ -107,6 +107,9 @@ async fn take(State(desk): State<Arc<Desk>>, headers: HeaderMap, body: Bytes) ->
     desk.received.lock().expect("not poisoned").push(received);
     let reply = desk.replies.lock().expect("not poisoned").pop_front();
     let (status, headers) = reply.unwrap_or((200, Vec::new()));
+    if status == 0 {
+        return std::future::pending().await;
+    }
     let mut response = StatusCode::from_u16(status)
         .expect("a status")
         .into_response();

@@ -224,7 +224,8 @@ async fn finish(response: Response, id: &str) -> Response {
     response
 }
 
-/// Every error is a problem document, also those that the framework makes in plain text.
+/// Every error is a problem document, also those that the framework makes in plain text. An error that is a text in
+/// JSON is that of somebody else's wire format (Alertmanager's), and stays as its clients read it.
 async fn as_problem(response: Response, id: &str) -> Response {
     let content_type = response
         .headers()
@@ -233,8 +234,12 @@ async fn as_problem(response: Response, id: &str) -> Response {
     if content_type.is_some_and(|kind| kind.starts_with("text/html")) {
         return response;
     }
+    let is_json = content_type == Some("application/json");
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, PROBLEM_BYTES_MAX).await.unwrap_or_default();
+    if is_json && serde_json::from_slice::<String>(&bytes).is_ok() {
+        return Response::from_parts(parts, Body::from(bytes));
+    }
     let mut problem: Value = match serde_json::from_slice::<Value>(&bytes) {
         Ok(problem) if problem.get("code").is_some() => problem,
         _ => plain(parts.status, &String::from_utf8_lossy(&bytes)),
