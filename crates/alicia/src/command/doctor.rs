@@ -24,6 +24,9 @@ use crate::show;
 /// Told by the keeper where one runs, else by a look at what it would find.
 const CONTAINMENT: &str = "containment";
 
+/// What would hold the limits of an instance; told by the keeper too.
+const LIMITS: &str = "limits";
+
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -104,6 +107,9 @@ pub(super) async fn run(global: &Global) -> Outcome {
     findings.extend(machine::look());
     if !findings.iter().any(|finding| finding.check == CONTAINMENT) {
         findings.push(machine::containment());
+    }
+    if !findings.iter().any(|finding| finding.check == LIMITS) {
+        findings.push(machine::limits_here());
     }
     let level = findings
         .iter()
