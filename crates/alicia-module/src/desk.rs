@@ -81,7 +81,9 @@ impl Desk {
     /// Whether a host sits behind it.
     #[must_use]
     pub fn has_host(&self) -> bool {
-        self.orders.as_ref().is_some_and(|orders| !orders.is_closed())
+        self.orders
+            .as_ref()
+            .is_some_and(|orders| !orders.is_closed())
     }
 
     /// Reads and checks the file, or this text in its place. Nothing changes.

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_contract::{ServiceName, UnixSeconds};
 use alicia_contract::fleet::{ServiceSpec, UpdateSpec, UpdateStrategy};
 use alicia_contract::orchestrator::InstanceState;
+use alicia_contract::{ServiceName, UnixSeconds};
 
 use super::digest::Digest;
 use super::event::{Action, Found, FoundState, SlotId, UpdateEnd};
@@ -609,7 +609,10 @@ impl Service {
 }
 
 fn condition(slot: &Slot) -> Condition {
-    let ill = slot.ill.as_ref().filter(|(run, _)| slot.instance.as_ref() == Some(run));
+    let ill = slot
+        .ill
+        .as_ref()
+        .filter(|(run, _)| slot.instance.as_ref() == Some(run));
     if let Some((_, why)) = ill {
         return Condition::Broken(why.clone());
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use alicia_contract::ServiceName;
 use alicia_contract::deployment::DeploymentState;
 use alicia_contract::fleet::Fleet;
-use alicia_contract::orchestrator::InstanceState;
 use alicia_contract::health::{HealthState, ServiceHealth};
+use alicia_contract::orchestrator::InstanceState;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -203,11 +203,8 @@ impl Engine {
 /// Tells the core, while services are updated, what health says of their instances.
 pub(crate) async fn watch_health(handle: Handle, mut healths: watch::Receiver<Healths>) {
     while healths.changed().await.is_ok() {
-        let ill: Vec<(SlotId, f64, String)> = healths
-            .borrow_and_update()
-            .values()
-            .flat_map(ill)
-            .collect();
+        let ill: Vec<(SlotId, f64, String)> =
+            healths.borrow_and_update().values().flat_map(ill).collect();
         for (slot, since, why) in ill {
             if handle.send(Input::Ill(slot, since, why)).await.is_err() {
                 return;
@@ -221,12 +218,19 @@ fn ill(health: &ServiceHealth) -> Vec<(SlotId, f64, String)> {
     let checks = health.checks.iter();
     let ill = checks.filter(|check| check.state == HealthState::Unhealthy);
     ill.filter_map(|check| {
-        let slot = check.instance.as_ref()?.strip_prefix(health.service.as_str())?;
+        let slot = check
+            .instance
+            .as_ref()?
+            .strip_prefix(health.service.as_str())?;
         let slot = SlotId {
             service: health.service.clone(),
             slot: slot.strip_prefix('-')?.parse().ok()?,
         };
-        Some((slot, check.since, format!("{}: {}", check.name, check.detail)))
+        Some((
+            slot,
+            check.since,
+            format!("{}: {}", check.name, check.detail),
+        ))
     })
     .collect()
 }

@@ -193,7 +193,10 @@ fn what_health_says_of_a_new_one_counts_against_it_and_of_an_old_one_does_not() 
     world.finish_stops();
     assert_eq!(commands(&world), ["api --version=1"]);
     let why = "health says: orders: refused".to_owned();
-    assert_eq!(world.updated.last().map(|(_, end)| end.clone()), Some(UpdateEnd::Reverted(why)));
+    assert_eq!(
+        world.updated.last().map(|(_, end)| end.clone()),
+        Some(UpdateEnd::Reverted(why))
+    );
 }
 
 #[test]
@@ -289,7 +292,13 @@ fn a_service_keeps_the_number_that_its_load_asked_for_over_a_killed_host() {
     world.crash_host();
     world.answer_spawns();
     let lives = |world: &World| world.held.values().filter(|held| held.lives()).count();
-    assert_eq!((world.held.keys().cloned().collect::<Vec<_>>(), lives(&world)), (before, 3));
+    assert_eq!(
+        (
+            world.held.keys().cloned().collect::<Vec<_>>(),
+            lives(&world)
+        ),
+        (before, 3)
+    );
     world.tell(Event::Scaled(name("api"), 1));
     world.finish_stops();
     assert_eq!(lives(&world), 1);
