@@ -69,13 +69,20 @@ async fn ask(port: u16) -> Result<String, String> {
     }
 }
 
+/// How often each version answered, and every request that was lost.
+type Told = (BTreeMap<String, u64>, Vec<String>);
+
 /// Requests without a pause, until it is told to stop.
 struct Load {
     stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<(BTreeMap<String, u64>, Vec<String>)>>,
+    clients: Vec<JoinHandle<Told>>,
 }
 
 impl Load {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test has no context to spawn in"
+    )]
     fn start(port: u16, clients: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let client = |_| {
@@ -97,8 +104,7 @@ impl Load {
         }
     }
 
-    /// How often each version answered, and every request that was lost.
-    async fn end(self) -> (BTreeMap<String, u64>, Vec<String>) {
+    async fn end(self) -> Told {
         self.stop.store(true, Ordering::Relaxed);
         let (mut answers, mut lost) = (BTreeMap::<String, u64>::new(), Vec::new());
         for client in self.clients {
