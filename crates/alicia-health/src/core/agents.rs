@@ -307,7 +307,7 @@ fn within(limits: &AgentLimits) -> Duration {
 /// The limits of one service: its own, and for the others those of all.
 #[must_use]
 pub fn limits(own: Option<&AgentLimits>, all: &AgentLimits) -> AgentLimits {
-    let Some(own) = own else { return all.clone() };
+    let Some(own) = own else { return *all };
     AgentLimits {
         progress_within: own.progress_within.or(all.progress_within),
         repeats_max: own.repeats_max.or(all.repeats_max),

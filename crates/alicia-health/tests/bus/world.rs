@@ -19,6 +19,11 @@ pub(crate) fn name(text: &str) -> ServiceName {
     ServiceName::new(text).expect("an id")
 }
 
+/// The instance of the run with this epoch.
+pub(crate) fn instance_of(epoch: Epoch) -> InstanceId {
+    InstanceId::from_parts(epoch.0, 0)
+}
+
 /// Says what the orchestrator says.
 pub(crate) struct World {
     pub(crate) bus: Bus,
@@ -76,13 +81,6 @@ impl World {
         }
     }
 
-    /// The instance that the next start of the first service is.
-    #[allow(dead_code, reason = "some tests put its token there")]
-    pub(crate) fn next_instance(&self) -> String {
-        let held = &self.status.services[0].instances[0];
-        InstanceId::from_parts(held.epoch.next().0, 0).to_string()
-    }
-
     pub(crate) async fn connected(&self) {
         self.bus.connected(PATIENCE).await.expect("is back");
     }
@@ -132,7 +130,7 @@ impl World {
         }
         if state == InstanceState::Starting {
             held.epoch = held.epoch.next();
-            held.instance = Some(InstanceId::from_parts(held.epoch.0, 0));
+            held.instance = Some(instance_of(held.epoch));
         }
         Transition {
             service: of.service.clone(),
