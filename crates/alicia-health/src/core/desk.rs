@@ -442,7 +442,7 @@ impl Desk {
                 .any(|member| member.muted && member.alert.id == **id)
         });
         let firing_ids: BTreeSet<String> = ids.iter().chain(muted).cloned().collect();
-        let said = (!firing_ids.is_empty()).then(|| Said {
+        let said = (!firing_ids.is_empty()).then_some(Said {
             at: now.unix,
             firing: firing_ids,
             severity,
