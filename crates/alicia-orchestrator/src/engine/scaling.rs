@@ -7,7 +7,7 @@ use std::time::Duration;
 use alicia_bus::Incoming;
 use alicia_contract::fleet::ScalingSpec;
 use alicia_contract::health::{HEARTBEAT, Heartbeat};
-use alicia_contract::orchestrator::{FleetStatus, InstanceState};
+use alicia_contract::orchestrator::{FleetStatus, InstanceState, Verb};
 use alicia_contract::{InstanceId, ServiceName};
 use alicia_module::Context;
 use alicia_store::audit::Outcome;
@@ -184,7 +184,7 @@ async fn carry_out(cx: &Context, handle: &Handle, one: &Scaled, decision: Decisi
     let action = Action {
         time_unix_us: cx.clock.unix_us(),
         actor: "system/orchestrator".to_owned(),
-        action: "orchestrator.scale".to_owned(),
+        action: format!("orchestrator.{}", Verb::Scale.as_str()),
         target: format!("service:{}", one.service),
         outcome: Outcome::Done,
         detail: json!({ "from": one.wanted, "instances": instances, "reason": reason }),
