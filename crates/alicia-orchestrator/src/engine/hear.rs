@@ -38,7 +38,9 @@ impl Engine {
             self.begin(memory, keeper == Some(started), &linked);
         }
         self.core.raise_epochs(linked.keeper_generation);
-        if self.keeper_started.replace(started) != Some(started) {
+        // The first keeper of a house is no news.
+        let before = self.keeper_started.replace(started);
+        if before.is_some_and(|before| before != started) {
             history::note_keeper(&self.cx);
         }
         self.remember_keeper(started);

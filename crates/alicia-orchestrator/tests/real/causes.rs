@@ -43,6 +43,11 @@ async fn a_providers_limit_parks_and_a_person_may_resume() {
     assert_eq!(parked.restarts, 0);
     let wait = parked.next_start.expect("a time") - exit.at;
     assert!((59.0..61.5).contains(&wait), "{wait}");
+    eventually("it is written down", async || {
+        let (_, view) = house.get("/services/agent").await;
+        view["transitions"][0]["to"] == "parked"
+    })
+    .await;
     let home = house.crash().await;
     let spec = json!({ "agent": { "command": shell(script) } });
     let house = House::open(home, spec, Config::default()).await;
