@@ -308,7 +308,7 @@ mod tests {
             .find(|file| file.aside.number == 1 && file.aside.path.starts_with(&logs));
         let limit = bytes - oldest.expect("it is there").bytes;
         let by_size = LogLimits {
-            total_size: serde_json::from_value(limit.into()).expect("a size"),
+            total_size: ByteSize(limit),
             ..by_age
         };
         retain(left, &by_size, now, &counts);
