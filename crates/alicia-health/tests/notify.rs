@@ -491,10 +491,8 @@ async fn mail_is_delivered_over_starttls_with_a_password_and_refused_without() {
         (&first["tls"], &first["user"]),
         (&json!(true), &json!("alicia"))
     );
-    assert_eq!(
-        first["subject"],
-        "[CRITICAL] api-1 failed and is not started again"
-    );
+    let subject = first["subject"].as_str().expect("a text");
+    assert!(subject.starts_with("[CRITICAL] api-1 failed"), "{subject}");
     let text = first["text"].as_str().expect("a text");
     assert!(
         text.contains("killed by SIGKILL") && text.contains("| the last line"),
