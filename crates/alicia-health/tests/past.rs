@@ -100,6 +100,11 @@ async fn changes_are_kept_over_a_restart_of_the_monitor_and_reported() {
     let before = states(&monitor).await;
     monitor.stop().await;
     let monitor = bench.start::<HealthModule>(Config::default()).await;
+    // It has to hear of the service first.
+    until("the service is known again", async || {
+        !states(&monitor).await.is_empty()
+    })
+    .await;
     let after = states(&monitor).await;
     assert!(after.ends_with(&before), "{before:?} {after:?}");
     let (_, view) = monitor.admin("GET", "/services/api", &Value::Null).await;
@@ -211,7 +216,10 @@ async fn the_public_page_is_off_unless_the_file_says_so() {
     .await;
     let page = page().await;
     assert!(page.contains("<h1>Our &lt;house&gt;</h1>"), "{page}");
-    assert!(!page.contains(">db<") && !page.contains("<script"), "{page}");
+    assert!(
+        !page.contains(">db<") && !page.contains("<script"),
+        "{page}"
+    );
     let (status, kind, badge) = text(&monitor, "/badges/api", "*/*", None).await;
     assert_eq!((status, kind.as_str()), (200, "image/svg+xml"));
     assert!(badge.contains("api: works"), "{badge}");
