@@ -1,6 +1,6 @@
 //! The health protocol of gRPC, against the server of the gRPC project itself (C core, by its Python package).
 
-#[path = "support/mod.rs"]
+#[path = "support/target.rs"]
 mod support;
 
 use std::io::{BufRead as _, BufReader};

@@ -1,6 +1,6 @@
 //! DNS, language models, processes, disks and graphics processors, each against the real thing or a real socket.
 
-#[path = "support/mod.rs"]
+#[path = "support/target.rs"]
 mod support;
 
 use std::io::{Read as _, Write as _};

@@ -1,6 +1,6 @@
 //! TLS against a real server with certificates of its own authority.
 
-#[path = "support/mod.rs"]
+#[path = "support/target.rs"]
 mod support;
 
 use std::path::Path;
