@@ -246,6 +246,12 @@ services:
 async fn a_plan_says_what_a_deployment_then_does_and_a_rollback_takes_it_back() {
     let house = House::start(ALICIA, FIRST).await;
     let before = house.all_running().await;
+    // One that is overtaken is none to go back to.
+    until("the first deployment is done", || async {
+        let (_, page) = house.get("/api/orchestrator/deployments").await;
+        page["deployments"][0]["state"] == "done"
+    })
+    .await;
     house
         .says(&["plan"])
         .exits(0)
