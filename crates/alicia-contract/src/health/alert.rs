@@ -56,7 +56,8 @@ pub struct Alert {
     /// The id: one episode, from firing to resolved.
     pub id: String,
     /// What is wrong, stable: `service_down`, `crash_loop`, `restarted`, `check_failed`, `heartbeat_lost`,
-    /// `flapping`, `restart_breaker`, `delivery_failed`, `external`.
+    /// `flapping`, `bad_heartbeats`, `slo_burn`, `agent_stuck`, `agent_loop`, `agent_tool_errors`, `agent_tokens`, `agent_cost`,
+    /// `agent_slow`, `agent_queue`, `restart_breaker`, `delivery_failed`, `external`.
     pub rule: String,
     /// How bad.
     pub severity: Severity,
