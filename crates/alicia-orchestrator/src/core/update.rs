@@ -195,7 +195,8 @@ impl Count {
         let held = *phase == Phase::Canary || all_or_none;
         let serving = count(&self.stable) + count(&self.ready_old);
         let surplus = match held {
-            true => 0,
+            // Fewer may be wanted than when the update began: those would take the room of new ones.
+            true => count(&self.ready_old).saturating_sub(view.wanted),
             false => serving.saturating_sub(view.wanted),
         };
         let old: Vec<u32> = self
