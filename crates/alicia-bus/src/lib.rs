@@ -30,11 +30,11 @@ mod subscription;
 mod wire;
 
 pub mod asyncapi;
-pub mod trace;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 #[cfg(feature = "hostile")]
 mod hostile;
+pub mod trace;
 
 pub use bus::{Bus, Connections, Retain};
 pub use call::{Request, Requests};

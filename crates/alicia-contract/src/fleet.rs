@@ -11,17 +11,17 @@ use crate::id::ServiceName;
 use crate::unit::{ByteSize, Period};
 
 pub use agent::AgentLimits;
+pub use budget::Budget;
 pub use capability::CapabilitySpec;
 pub use container::{ContainerSpec, HOST_NETWORK, Pull};
-pub use probe::{
-    DiskCheck, DnsCheck, DnsType, ExecCheck, GpuCheck, GrpcCheck, HttpCheck, JsonLimits, JsonTest, LlmCheck,
-    LogLineCheck, MqttCheck, PROBE_INTERVAL_MIN, Probe, ProbeKind, ProcessCheck, TcpCheck,
-    TlsCheck,
-};
-pub use budget::Budget;
 pub use limits::{LOG_LINES_PER_SECOND_DEFAULT, MEMORY_LIMIT_MIN, ResourceLimits};
 pub use notify::NotifySpec;
 pub use on_exit::{ExitMatch, OnExit, Reaction};
+pub use probe::{
+    DiskCheck, DnsCheck, DnsType, ExecCheck, GpuCheck, GrpcCheck, HttpCheck, JsonLimits, JsonTest,
+    LlmCheck, LogLineCheck, MqttCheck, PROBE_INTERVAL_MIN, Probe, ProbeKind, ProcessCheck,
+    TcpCheck, TlsCheck,
+};
 pub use progress::{Progress, ProgressAction};
 pub use sandbox::{Network, NetworkPorts, NetworkWord, SandboxSpec, SystemCalls};
 pub use secret::{SecretForm, SecretSpec, Secrets};
@@ -30,9 +30,9 @@ pub use slo::{LatencyObjective, Slo};
 pub use supervision::{GroupSpec, Strategy, Supervision};
 
 mod agent;
+mod budget;
 mod capability;
 mod container;
-mod budget;
 mod limits;
 mod notify;
 mod on_demand;
@@ -40,10 +40,10 @@ mod on_exit;
 mod probe;
 mod progress;
 mod sandbox;
+mod scaling;
 mod secret;
 mod session;
 mod supervision;
-mod scaling;
 mod update;
 
 pub use on_demand::OnDemandSpec;

@@ -14,8 +14,8 @@ pub mod unit;
 pub mod envelope;
 pub mod topic;
 
-pub mod audit;
 pub mod a2a;
+pub mod audit;
 pub mod broker;
 pub mod catalogue;
 pub mod deployment;

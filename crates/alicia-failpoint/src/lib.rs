@@ -1,40 +1,40 @@
 //! Places where a test ends the process, to see what is lost.
 //!
 //! Between two steps that belong together (started, and written down; written down, and acknowledged) stands
-//! `failpoint("part.edge")`. In a build with debug assertions the environment variable [`VARIABLE`] names one of them,
+//! `failpoint("part/edge")`. In a build with debug assertions the environment variable [`VARIABLE`] names one of them,
 //! and the process is killed there, as by `kill -9`: nothing is flushed, no destructor runs. In other builds the call is
 //! nothing at all.
 //!
 //! `crates/alicia/tests/failpoints.rs` runs the house once per point of [`POINTS`].
 
-/// Names the point: `orchestrator.spawned`, or `orchestrator.spawned@3` for the third time that it is passed.
+/// Names the point: `orchestrator/spawned`, or `orchestrator/spawned@3` for the third time that it is passed.
 pub const VARIABLE: &str = "ALICIA_FAILPOINT";
 
 /// Every point, in the order of a start, a change and a message. A call with another name is refused by the tests
 /// of whoever makes it.
 pub const POINTS: [&str; 15] = [
     // The host asks for a process.
-    "orchestrator.spawn",
-    "orchestrator.spawned",
+    "orchestrator/spawn",
+    "orchestrator/spawned",
     // The keeper makes it.
-    "keeper.spawn",
-    "keeper.spawned",
-    "keeper.recorded",
+    "keeper/spawn",
+    "keeper/spawned",
+    "keeper/recorded",
     // It ends.
-    "keeper.reaped",
-    "orchestrator.exited",
+    "keeper/reaped",
+    "orchestrator/exited",
     // What follows behind.
-    "orchestrator.record",
-    "orchestrator.recorded",
-    "orchestrator.published",
+    "orchestrator/record",
+    "orchestrator/recorded",
+    "orchestrator/published",
     // A command is written down, and acknowledged.
-    "orchestrator.command",
-    "orchestrator.commanded",
+    "orchestrator/command",
+    "orchestrator/commanded",
     // A registration is written down, and told.
-    "registry.recorded",
+    "registry/recorded",
     // An alert is written down, told, and struck off.
-    "health.stored",
-    "health.published",
+    "health/stored",
+    "health/published",
 ];
 
 /// Ends the process when the environment says that it is to end here.

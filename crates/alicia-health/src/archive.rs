@@ -119,9 +119,9 @@ async fn send_all(store: &Store, bus: &Bus, progress: &Progress) -> Result<(), H
         for message in messages {
             match serde_json::from_slice::<Alert>(&message.payload) {
                 Ok(alert) => {
-                    failpoint("health.stored");
+                    failpoint("health/stored");
                     publish(bus, &alert).await?;
-                    failpoint("health.published");
+                    failpoint("health/published");
                 }
                 Err(error) => tracing::warn!(%error, "a waiting alert cannot be read"),
             }

@@ -41,7 +41,9 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The socket where instances renew their credentials could not be bound.
-    #[error("listen on {path}, where instances renew their credentials; choose another place with --data DIR")]
+    #[error(
+        "listen on {path}, where instances renew their credentials; choose another place with --data DIR"
+    )]
     Renewal {
         /// The socket.
         path: PathBuf,

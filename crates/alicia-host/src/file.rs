@@ -117,9 +117,9 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         .collect();
     let mut faults = alicia_file::fleet::check(&fleet, Some(&document));
     let of_identity = settings.identity.faults().into_iter();
-    faults.extend(of_identity.map(|(pointer, text)| {
-        document.fault_at(&format!("/identity{pointer}"), text)
-    }));
+    faults.extend(
+        of_identity.map(|(pointer, text)| document.fault_at(&format!("/identity{pointer}"), text)),
+    );
     for module in modules {
         let section = sections.get(module.name).cloned().unwrap_or_default();
         faults.extend((module.validate)(section, &fleet).into_iter().map(|fault| {

@@ -187,11 +187,7 @@ impl Host {
             audit: audit_desk.clone(),
             vault,
         };
-        let guard = Guard::new(
-            identity.clone(),
-            clock.clone(),
-            settings.http.hosts.clone(),
-        );
+        let guard = Guard::new(identity.clone(), clock.clone(), settings.http.hosts.clone());
         let (tasks, listening) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(record_refusals);
         // Credentials are renewed, and keys made known, where instances are started.

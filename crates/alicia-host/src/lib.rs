@@ -14,9 +14,9 @@ pub mod http;
 
 pub mod host;
 
+pub mod audit;
 mod desk;
 mod directory;
-pub mod audit;
 mod error;
 mod lock;
 mod renewal;

@@ -76,7 +76,12 @@ pub(crate) fn write_host_file(path: &Path, found: &HostFile) -> io::Result<()> {
     let temporary = path.with_extension("json.new");
     let text = serde_json::to_vec_pretty(found).expect("text and numbers");
     let mut options = OpenOptions::new();
-    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    let mut file = options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
     file.write_all(&text)?;
     fs::rename(&temporary, path)
 }

@@ -18,8 +18,8 @@ pub mod trace;
 
 pub use api::{Access, Api, ApiError, Caller, Operation};
 pub use clock::Clock;
-pub use desk::{Candidate, Desk, DeskError};
 pub use context::{Addresses, Context, ExternalBus};
+pub use desk::{Candidate, Desk, DeskError};
 pub use metrics::Exposition;
 pub use module::{ConfigFault, Ending, Error, Health, Module, Reload};
 pub use paths::Paths;

@@ -70,7 +70,10 @@ pub(crate) fn routes() -> Api<Arc<Orchestrator>> {
             commands::resume_one,
         )
         .with(
-            command("/pause", "Holds the processes of the fleet, or of some services, still."),
+            command(
+                "/pause",
+                "Holds the processes of the fleet, or of some services, still.",
+            ),
             commands::pause,
         )
         .with(
@@ -143,7 +146,10 @@ fn look(api: Api<Arc<Orchestrator>>) -> Api<Arc<Orchestrator>> {
         .params::<views::ExplainParams>()
         .answers::<Explanation>(200, "The story, oldest link first.")
         .refuses(404, UNKNOWN)
-        .refuses(404, "It has no such instance (`orchestrator.unknown_slot`)."),
+        .refuses(
+            404,
+            "It has no such instance (`orchestrator.unknown_slot`).",
+        ),
         views::explain,
     )
     .with(

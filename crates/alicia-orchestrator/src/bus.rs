@@ -16,8 +16,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
 use crate::command::{Asked, Commander};
-use crate::deploy::{self, Deployer};
 use crate::core::event::Counters;
+use crate::deploy::{self, Deployer};
 use crate::engine::{Handle, Input};
 use crate::explain::Explainer;
 
@@ -102,10 +102,16 @@ fn version_asked(request: &Request<FleetRequest, FleetAnswer>) -> Option<deploy:
     };
     Some(deploy::Asked {
         what,
-        actor: request.source.clone().unwrap_or_else(|| "unknown".to_owned()),
+        actor: request
+            .source
+            .clone()
+            .unwrap_or_else(|| "unknown".to_owned()),
         reason: query.reason,
         // A message that is delivered twice asks once.
-        key: request.envelope.as_ref().map(|envelope| envelope.message_id.clone()),
+        key: request
+            .envelope
+            .as_ref()
+            .map(|envelope| envelope.message_id.clone()),
     })
 }
 
@@ -203,7 +209,10 @@ pub(crate) async fn follow_work(cx: Context, handle: Handle) {
                 == Some(message.payload.service.as_str());
             let counted = counted(&message.payload).filter(|_| is_its_own);
             if let Some((instance, counters)) = counted
-                && handle.send(Input::Counted(instance, counters)).await.is_err()
+                && handle
+                    .send(Input::Counted(instance, counters))
+                    .await
+                    .is_err()
             {
                 return;
             }

@@ -125,9 +125,9 @@ impl Commander {
         let mut action = self.action(&actor, verb.as_str(), &names, detail);
         action.about = plan.services.iter().chain(&plan.needed).cloned().collect();
         action.reason.clone_from(&reason);
-        failpoint("orchestrator.command");
+        failpoint("orchestrator/command");
         store::write_command(&self.cx.store, action, overrides).await?;
-        failpoint("orchestrator.commanded");
+        failpoint("orchestrator/commanded");
         let because = reason
             .map(|reason| format!(": {reason}"))
             .unwrap_or_default();
@@ -193,9 +193,9 @@ impl Commander {
             return Err(Error::NoKeeper(service));
         };
         // All at once: the keeper answers each when it has walked through its tree.
-        let sent = running.iter().map(|(_, instance)| {
-            keeper.signal(instance.as_str(), signal.number(), Target::Tree)
-        });
+        let sent = running
+            .iter()
+            .map(|(_, instance)| keeper.signal(instance.as_str(), signal.number(), Target::Tree));
         let sent = futures_util::future::join_all(sent).await;
         let mut signalled = Vec::new();
         for ((slot, _), sent) in running.iter().zip(sent) {

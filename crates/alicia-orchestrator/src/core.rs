@@ -199,7 +199,9 @@ impl Core {
     /// nobody knows of that start. So the epochs of each keeper begin above those that all before it can
     /// have used.
     pub fn raise_epochs(&mut self, keeper_generation: u64) {
-        let before = keeper_generation.saturating_sub(1).saturating_mul(EPOCHS_PER_KEEPER);
+        let before = keeper_generation
+            .saturating_sub(1)
+            .saturating_mul(EPOCHS_PER_KEEPER);
         self.epochs_before = self.epochs_before.max(Epoch(before));
     }
 

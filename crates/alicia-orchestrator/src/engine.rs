@@ -12,10 +12,10 @@
 
 mod accounts;
 mod act;
-mod container;
-pub(crate) mod deployment;
 mod confine;
+mod container;
 pub(crate) mod convert;
+pub(crate) mod deployment;
 pub(crate) mod environment;
 mod hear;
 pub(crate) mod launch;

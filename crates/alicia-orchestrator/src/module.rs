@@ -82,10 +82,7 @@ impl Module for Orchestrator {
         let deployer = Deployer::new(cx.clone(), handle.clone(), selected.clone(), newest);
         let commander = Commander::new(cx.clone(), handle.clone(), selected);
         cx.spawn("deployments", deploy::follow(deployer.clone(), hears));
-        cx.spawn(
-            "scaling",
-            engine::scaling::run(cx.clone(), handle.clone()),
-        );
+        cx.spawn("scaling", engine::scaling::run(cx.clone(), handle.clone()));
         cx.spawn(
             "on demand",
             engine::on_demand::watch_idle(cx.clone(), handle.clone()),
@@ -95,7 +92,10 @@ impl Module for Orchestrator {
             "status",
             bus::publish_status(cx.clone(), handle.published.clone()),
         );
-        cx.spawn("requests", bus::serve(cx.clone(), commander.clone(), deployer.clone()));
+        cx.spawn(
+            "requests",
+            bus::serve(cx.clone(), commander.clone(), deployer.clone()),
+        );
         let explainer = Explainer::new(cx.clone(), handle.clone());
         cx.spawn("explain", bus::serve_explain(cx.clone(), explainer.clone()));
         cx.spawn("work", bus::follow_work(cx.clone(), handle.clone()));
@@ -220,11 +220,7 @@ impl Orchestrator {
 }
 
 /// Passes the file's changes, and those of what is selected, on to the engine.
-async fn follow_fleet(
-    cx: Context,
-    deployer: Deployer,
-    mut selection: watch::Receiver<Selection>,
-) {
+async fn follow_fleet(cx: Context, deployer: Deployer, mut selection: watch::Receiver<Selection>) {
     let mut fleet = cx.fleet.clone();
     fleet.mark_changed();
     loop {

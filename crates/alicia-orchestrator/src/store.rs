@@ -22,9 +22,9 @@ pub const TRANSITIONS_MAX: u32 = 10_000;
 /// The schema.
 pub(crate) const MIGRATIONS: &[Migration] = &[
     Migration {
-    number: 1,
-    name: "slots, overrides, transitions",
-    sql: "CREATE TABLE slot (
+        number: 1,
+        name: "slots, overrides, transitions",
+        sql: "CREATE TABLE slot (
               service TEXT NOT NULL,
               slot INTEGER NOT NULL,
               epoch INTEGER NOT NULL,

@@ -357,7 +357,7 @@ async fn write_and_answer(store: &Store, shared: &Shared, batch: Batch) {
             .write(move |tx| rows.iter().try_for_each(|row| row.write(tx)))
             .await
     };
-    failpoint("registry.recorded");
+    failpoint("registry/recorded");
     if let Err(error) = &written {
         tracing::error!(%error, "changes of the registry were not written");
     }

@@ -1,21 +1,21 @@
 //! A file per command, or per family of commands.
 
 mod act;
+mod agents;
 pub(crate) mod alerts;
 pub(crate) mod audit;
-mod agents;
 mod bus;
 mod call;
 mod check;
 mod completions;
-pub(crate) mod deploy;
 pub(crate) mod container;
+pub(crate) mod deploy;
 mod doctor;
 mod down;
 mod example;
 pub(crate) mod explain;
-pub(crate) mod import;
 pub(crate) mod health;
+pub(crate) mod import;
 mod init;
 pub(crate) mod join;
 mod keeper;

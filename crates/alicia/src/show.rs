@@ -109,7 +109,11 @@ pub(crate) fn processes(rows: &[ProcessRow], now: f64) -> Table {
 fn last_of(row: &ProcessRow, now: f64) -> String {
     let mut parts = Vec::new();
     if let Some(exit) = &row.exit {
-        parts.push(format!("{} ({} ago)", exit.cause, span((now - exit.at).max(0.0))));
+        parts.push(format!(
+            "{} ({} ago)",
+            exit.cause,
+            span((now - exit.at).max(0.0))
+        ));
     }
     if let Some(at) = row.next_start {
         parts.push(format!("next try in {}", span(at - now)));

@@ -94,7 +94,7 @@ async fn work_until_it_dies(house: &mut House, armed: &str) -> Vec<usize> {
     let mut promised = vec![2];
     let mut keeper = None;
     for round in 0..ROUNDS_MAX {
-        let is_over = match armed.starts_with("keeper.") {
+        let is_over = match armed.starts_with("keeper/") {
             true => keeper.is_some_and(|pid| !is_alive(pid)),
             false => house.has_host_ended(),
         };

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use alicia_contract::envelope::SOURCE_PROPERTY;
+use async_trait::async_trait;
 use rmqtt::codec::v5::{PublishAckReason, PublishProperties, SubscribeAckReason, ToReasonCode};
 use rmqtt::context::ServerContext;
 use rmqtt::hook::{Handler, HookResult, Parameter, ReturnType, Type};

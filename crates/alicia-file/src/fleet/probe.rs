@@ -81,10 +81,14 @@ fn check_told(part: &str, probe: &Probe, found: &mut Vec<Found>) {
         found.push(("notify", message, "write `watchdog: 10s`".to_owned()));
     }
     if probe.watchdog.is_some() && part != "liveness" {
-        let message = "`watchdog` tells that something still lives, not that it is ready".to_owned();
+        let message =
+            "`watchdog` tells that something still lives, not that it is ready".to_owned();
         found.push(("watchdog", message, "move it to `liveness`".to_owned()));
     }
-    if probe.watchdog.is_some_and(|watchdog| watchdog < PROBE_INTERVAL_MIN) {
+    if probe
+        .watchdog
+        .is_some_and(|watchdog| watchdog < PROBE_INTERVAL_MIN)
+    {
         let message = format!("`watchdog` is too short, at least {PROBE_INTERVAL_MIN}");
         found.push(("watchdog", message, "write for example `10s`".to_owned()));
     }

@@ -331,21 +331,15 @@ pub(super) fn key_error(error: alicia_identity::Error) -> ApiError {
         E::TooManyRoots(_) | E::TooManyAgents(_) => {
             (StatusCode::CONFLICT, "host.too_many_keys", "Too many keys")
         }
-        E::NameTaken(_) => (
-            StatusCode::CONFLICT,
-            "host.name_taken",
-            "The name is taken",
-        ),
+        E::NameTaken(_) => (StatusCode::CONFLICT, "host.name_taken", "The name is taken"),
         E::NoSuchAgent(_) => (
             StatusCode::NOT_FOUND,
             "host.no_such_agent",
             "No such agent or join token",
         ),
-        E::BadJoinToken | E::BadProof | E::MayNotAct(_) => (
-            StatusCode::FORBIDDEN,
-            "host.not_admitted",
-            "Not admitted",
-        ),
+        E::BadJoinToken | E::BadProof | E::MayNotAct(_) => {
+            (StatusCode::FORBIDDEN, "host.not_admitted", "Not admitted")
+        }
         E::Read { .. } | E::Write { .. } | E::Corrupt { .. } | E::Random(_) => {
             return ApiError::internal("host", &error);
         }

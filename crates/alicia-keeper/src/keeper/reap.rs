@@ -19,7 +19,7 @@ impl Keeper {
         while let Some(reaped) = sys::reap() {
             any = true;
             if let Some(run) = self.pids.remove(&reaped.pid) {
-                failpoint("keeper.reaped");
+                failpoint("keeper/reaped");
                 self.leader_ended(run, &reaped);
             }
         }

@@ -49,7 +49,7 @@ impl Keeper {
             stop_grace_ms: instance.stop_grace_ms,
         };
         report(&self.record_path(run, START), |path| write(path, &record));
-        failpoint("keeper.recorded");
+        failpoint("keeper/recorded");
     }
 
     pub(super) fn write_exit(&self, run: u64) {

@@ -59,9 +59,9 @@ impl Keeper {
         let pipes = Pipes::make()
             .map_err(|error| Failure::system(format!("no pipe can be made: {error}"), &error))?;
         let mut container = self.contain(&spec, run);
-        failpoint("keeper.spawn");
+        failpoint("keeper/spawn");
         let (child, held) = self.make_child(&spec, run, &plan, (&pipes, &mut container))?;
-        failpoint("keeper.spawned");
+        failpoint("keeper/spawned");
         let start_ticks = process_table::process(child.pid).map_or(0, |it| it.start_ticks);
         if let Container::Scan(scan) = &mut container {
             *scan = Scan {

@@ -237,9 +237,7 @@ fn value_of<'t>(text: &'t str, key: &str) -> Option<&'t str> {
         let Some(value) = value else { continue };
         return match value.strip_prefix('"') {
             Some(quoted) => quoted.split('"').next(),
-            None => value
-                .split([',', '}', ' ', ']', ')'])
-                .next(),
+            None => value.split([',', '}', ' ', ']', ')']).next(),
         };
     }
     None

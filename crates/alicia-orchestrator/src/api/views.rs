@@ -158,7 +158,9 @@ pub(crate) async fn service(
         .services
         .iter()
         .find(|service| service.service == name);
-    let status = found.cloned().ok_or_else(|| unknown_service(&module, &name))?;
+    let status = found
+        .cloned()
+        .ok_or_else(|| unknown_service(&module, &name))?;
     let transitions = store::transitions(&module.cx.store, Some(name), TRANSITIONS_SHOWN).await;
     Ok(Answer(ServiceView {
         status,

@@ -139,7 +139,12 @@ mod tests {
             false,
         );
         check(&|spec| spec.env_files.push("a.env".into()), false);
-        let secret = || (ServiceName::new("db").expect("a name"), SecretSpec::default());
+        let secret = || {
+            (
+                ServiceName::new("db").expect("a name"),
+                SecretSpec::default(),
+            )
+        };
         check(&|spec| spec.secrets.0.extend([secret()]), false);
     }
 

@@ -206,7 +206,7 @@ impl Engine {
         if let Some(container) = self.container_of(&instance).filter(|_| was_killed) {
             container::remove_run(&self.cx, &container, &instance);
         }
-        failpoint("orchestrator.exited");
+        failpoint("orchestrator/exited");
         let exit = convert::exit(exit);
         let output = self.output_of(&instance, &exit);
         self.tell(Event::Exited {

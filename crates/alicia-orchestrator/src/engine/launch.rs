@@ -16,19 +16,19 @@ use alicia_file::{env_file, fleet};
 use alicia_identity::{Authority, Beginning, Identity};
 use alicia_keeper::protocol::{LogSpec, PassedFile, StartSpec};
 use alicia_keeper::{Client, Error as KeeperError};
-use alicia_module::context::{Addresses, ExternalBus};
 use alicia_module::Clock;
+use alicia_module::context::{Addresses, ExternalBus};
 use alicia_module::paths::Paths;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::container;
 use super::confine;
+use super::container;
 use super::convert::{self, Labels};
 use super::environment::{self, Told, Variables};
 use super::secrets;
-use super::sockets::{self, Socket};
 use super::session;
+use super::sockets::{self, Socket};
 use crate::core::event::{Spawn, SpawnFault};
 
 /// Others may pass through, but not list: a service that runs as another user opens its own file by name.
@@ -83,9 +83,9 @@ impl Launch {
             Ok(spec) => spec,
             Err(fault) => return Outcome::Failed(fault),
         };
-        failpoint("orchestrator.spawn");
+        failpoint("orchestrator/spawn");
         let started = client.start(spec).await;
-        failpoint("orchestrator.spawned");
+        failpoint("orchestrator/spawned");
         match started {
             Ok(_) => Outcome::Runs,
             Err(KeeperError::Refused(failure)) => Outcome::Failed(convert::fault(&failure)),
@@ -114,7 +114,11 @@ impl Launch {
         let secrets = secrets::resolve(spec, paths)?;
         start.environment.extend(secrets.variables);
         start.passed.extend(secrets.passed);
-        start.listeners = self.sockets.iter().map(|socket| socket.name.clone()).collect();
+        start.listeners = self
+            .sockets
+            .iter()
+            .map(|socket| socket.name.clone())
+            .collect();
         start.user = spec.user.clone();
         start.stop_signal = spec.stop.signal.number();
         start.stop_grace_ms = spec

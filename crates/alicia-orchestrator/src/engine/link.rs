@@ -119,7 +119,11 @@ impl Link {
             client,
             events,
             instances: listing.instances,
-            sockets: listing.listeners.into_iter().map(|held| held.name).collect(),
+            sockets: listing
+                .listeners
+                .into_iter()
+                .map(|held| held.name)
+                .collect(),
             keeper_started_unix_ms: stats.started_unix_ms,
             keeper_generation: stats.generation,
         };

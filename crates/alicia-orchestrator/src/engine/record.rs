@@ -98,12 +98,12 @@ async fn record(
                 counts.record_dropped();
             }
         }
-        failpoint("orchestrator.record");
+        failpoint("orchestrator/record");
         if let Err(error) = store::write_records(&cx.store, batch).await {
             counts.record_dropped();
             tracing::error!(%error, "transitions were not written down");
         }
-        failpoint("orchestrator.recorded");
+        failpoint("orchestrator/recorded");
         for done in flushed {
             if done.send(()).is_err() {
                 tracing::debug!("nobody waits for the records any more");
@@ -163,7 +163,7 @@ pub(crate) fn last_lines_of(paths: &Paths, slot: &SlotId, count: usize) -> Vec<S
 /// Events may be missed: without a bus, the newest wait and the rest is lost to who was not there.
 async fn announce(cx: Context, mut to_say: mpsc::Receiver<Transition>, counts: Arc<Counts>) {
     while let Some(transition) = to_say.recv().await {
-        failpoint("orchestrator.published");
+        failpoint("orchestrator/published");
         if let Err(error) = cx.bus.publish(TRANSITIONS, &[], &transition).await {
             counts.record_dropped();
             tracing::debug!(%error, "a transition was not published");

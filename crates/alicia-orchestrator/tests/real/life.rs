@@ -89,7 +89,10 @@ async fn a_crash_loop_ends_in_failed_and_a_start_by_hand_tries_again() {
     let failed = house
         .until("api", 1, |instance| instance.state == Failed)
         .await;
-    assert_eq!(failed.reason, "exit code 3; 3 starts within 1m; the next try is in 5m");
+    assert_eq!(
+        failed.reason,
+        "exit code 3; 3 starts within 1m; the next try is in 5m"
+    );
     assert_eq!(failed.exit.expect("it ended").code, Some(3));
     let logs = house.text("/services/api/logs").await;
     assert_eq!(logs.matches("the disk is full").count(), 3, "{logs}");

@@ -162,7 +162,10 @@ async fn when_the_keeper_is_killed_everything_starts_again_under_a_new_one() {
                 i.state == Running && i.pid.is_some_and(|pid| pid != old)
             })
             .await;
-        assert!(new.epoch.0 > 1, "{service}: an epoch that is used never comes again");
+        assert!(
+            new.epoch.0 > 1,
+            "{service}: an epoch that is used never comes again"
+        );
         assert!(!lives(old), "{service} is doubled");
     }
     eventually("health is good again", async || {

@@ -64,7 +64,11 @@ fn path(logs: &Logs, service: &str) -> String {
     if let Some(until) = logs.until {
         query.push(format!("until={until}"));
     }
-    for (name, text) in [("grep", &logs.grep), ("level", &logs.level), ("trace", &logs.trace)] {
+    for (name, text) in [
+        ("grep", &logs.grep),
+        ("level", &logs.level),
+        ("trace", &logs.trace),
+    ] {
         query.extend(text.iter().map(|text| format!("{name}={}", quoted(text))));
     }
     format!(

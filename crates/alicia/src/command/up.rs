@@ -36,7 +36,11 @@ pub(super) fn run(global: &Global, up: &Up) -> Outcome {
     }
     let has_table = !up.background && !up.no_table && std::io::stdout().is_terminal();
     crate::hidden::hide();
-    let beside = if has_table { Beside::Nothing } else { Beside::Stderr };
+    let beside = if has_table {
+        Beside::Nothing
+    } else {
+        Beside::Stderr
+    };
     log::start_in_file(&loaded.settings.log, &paths.host_log(), beside)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -229,7 +229,12 @@ pub(in crate::core) fn exit(at: f64) -> Exit {
     }
 }
 
-pub(in crate::core) fn slot(number: u32, epoch: u64, state: InstanceState, since: f64) -> InstanceStatus {
+pub(in crate::core) fn slot(
+    number: u32,
+    epoch: u64,
+    state: InstanceState,
+    since: f64,
+) -> InstanceStatus {
     InstanceStatus {
         slot: number,
         instance: None,
@@ -249,7 +254,10 @@ pub(in crate::core) fn slot(number: u32, epoch: u64, state: InstanceState, since
     }
 }
 
-pub(in crate::core) fn service_status(name: &ServiceName, instances: Vec<InstanceStatus>) -> ServiceStatus {
+pub(in crate::core) fn service_status(
+    name: &ServiceName,
+    instances: Vec<InstanceStatus>,
+) -> ServiceStatus {
     ServiceStatus {
         service: name.clone(),
         description: None,

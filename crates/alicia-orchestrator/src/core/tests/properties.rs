@@ -108,7 +108,8 @@ fn variant(number: usize) -> Value {
         }
         9..=13 => {
             let then = ["pause", "checkpoint", "restart", "kill", "ask"][number - 9];
-            let progress = json!({ "within": "20s", "repeat": 2, "tokens_per_minute": 80, "then": then });
+            let progress =
+                json!({ "within": "20s", "repeat": 2, "tokens_per_minute": 80, "then": then });
             for name in ["web", "api"] {
                 changed[name]["progress"] = progress.clone();
             }
@@ -274,7 +275,11 @@ fn happen_to(world: &mut World, instance: &InstanceId, happening: &Happening) {
         Happening::Count { tokens, same, .. } => {
             let counters = Counters {
                 tokens: Some(f64::from(*tokens)),
-                action: Some(if *same { "read".into() } else { tokens.to_string() }),
+                action: Some(if *same {
+                    "read".into()
+                } else {
+                    tokens.to_string()
+                }),
                 ..Counters::default()
             };
             world.tell(Event::Counted(instance.clone(), counters));

@@ -2,7 +2,8 @@
 //! living copies of one slot and epoch, epochs that rise, no process that the core does not know, starts within the
 //! limit, first starts after what they need. At the end every stop ends, and a fleet that is left alone comes to rest.
 //!
-//! `ALICIA_SIMULATION_SEEDS=100000` runs so many seeds, `ALICIA_SIMULATION_SEED=7` just the one that was printed.
+//! `ALICIA_SIMULATION_SEEDS=100000` runs so many seeds, `ALICIA_SIMULATION_SEED=7` just the one that was printed,
+//! and tells its story.
 //! In release builds: `cargo test --release -p alicia-orchestrator simulation`.
 
 use std::collections::BTreeMap;
@@ -26,17 +27,27 @@ const EVENTS_MAX: usize = 120;
 /// Rounds after which everything must be over: a stop that is not heard is repeated in each.
 const ROUNDS_MAX: u32 = 60;
 
+/// Rounds of a fleet that is left alone, and how long each is: longer than the hour of a budget in all, and shorter
+/// than the time in which an agent must make a step.
+const RESTING_ROUNDS: u32 = 100;
+const RESTING: Duration = Duration::from_secs(60);
+
 const SERVICES_MAX: usize = 6;
 
 #[test]
 fn no_seed_breaks_a_rule() {
     let number = |variable: &str| {
-        #[expect(clippy::disallowed_methods, reason = "the number of seeds is chosen from outside")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the number of seeds is chosen from outside"
+        )]
         let text = std::env::var(variable).ok()?;
         Some(text.parse::<u64>().expect("a number of seeds"))
     };
     if let Some(seed) = number("ALICIA_SIMULATION_SEED") {
-        return Story::new(seed).play();
+        let mut story = Story::new(seed);
+        story.world.is_told = true;
+        return story.play();
     }
     let seeds = number("ALICIA_SIMULATION_SEEDS").unwrap_or(SEEDS_DEFAULT);
     let next = AtomicU64::new(0);
@@ -76,7 +87,12 @@ impl Story {
     fn new(seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let services = services(&mut random);
-        let names = services.as_object().expect("a map").keys().cloned().collect();
+        let names = services
+            .as_object()
+            .expect("a map")
+            .keys()
+            .cloned()
+            .collect();
         let mut world = World::new(services);
         let groups = groups(&mut random);
         world.fleet.groups = serde_json::from_value(groups).expect("groups");
@@ -108,31 +124,67 @@ impl Story {
                 self.world.tell(Event::ShutdownOverdue);
             }
         }
-        assert!(self.world.core.is_quiet(), "a stop did not end: {:?}", self.world.core);
-        assert!(self.world.held.is_empty(), "a process is left: {:?}", self.world.held);
+        assert!(
+            self.world.core.is_quiet(),
+            "a stop did not end: {:?}",
+            self.world.core
+        );
+        assert!(
+            self.world.held.is_empty(),
+            "a process is left: {:?}",
+            self.world.held
+        );
     }
 
     /// Nothing bad happens any more: what is started by a person comes up, whatever was before.
     fn come_to_rest(mut self) {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        for name in &names {
+            // What needs one of none would wait for ever.
+            self.world.command(Verb::Scale, &[name], Some(1));
+        }
         self.world.command(Verb::Start, &names, None);
-        for _ in 0..ROUNDS_MAX {
+        for round in 0..RESTING_ROUNDS {
             self.world.answer_spawns();
             self.world.finish_stops();
+            self.make_progress(round);
             for instance in self.world.watched.keys().cloned().collect::<Vec<_>>() {
                 self.world.judge(&instance, Role::Readiness, Verdict::Good);
             }
             for instance in self.jobs() {
                 self.world.end(&instance, Some(0));
             }
-            self.world.pass(Duration::from_secs(15));
+            self.world.pass(RESTING);
         }
         let all: Vec<_> = self.world.fleet.services.keys().cloned().collect();
         assert!(
             self.world.core.is_settled(&all, Duration::MAX),
-            "the fleet does not come to rest: {:#?}",
+            "the fleet does not come to rest: {:?}\n{:#?}",
+            self.updates(),
             self.world.core.status(0.0)
         );
+    }
+
+    /// The updates that are under way.
+    fn updates(&self) -> Vec<String> {
+        let services = self.world.core.services.iter();
+        let under_way = services.filter_map(|(name, service)| {
+            let update = service.update.as_ref()?;
+            Some(format!("{name}: {update:?}, {} wanted", service.wanted))
+        });
+        under_way.collect()
+    }
+
+    /// Everybody gets on with its work.
+    fn make_progress(&mut self, round: u32) {
+        for instance in self.world.held.keys().cloned().collect::<Vec<_>>() {
+            let counters = Counters {
+                // More than any event before.
+                steps: Some(1e9 + f64::from(round)),
+                ..Counters::default()
+            };
+            self.world.tell(Event::Counted(instance, counters));
+        }
     }
 
     /// Runs of services that others need to have completed.
@@ -163,7 +215,8 @@ impl Story {
             33..36 => self.world.lose_stops(),
             36..48 => {
                 let ms = 10_u64.pow(self.random.u32(0..6));
-                self.world.pass(Duration::from_millis(self.random.u64(0..=ms)));
+                self.world
+                    .pass(Duration::from_millis(self.random.u64(0..=ms)));
             }
             48..58 => self.command(),
             58..61 => self.change_file(),
@@ -309,7 +362,9 @@ fn services(random: &mut fastrand::Rng) -> Value {
         let is_job = random.u8(0..5) == 0;
         let mut spec = match is_job {
             true => json!({ "command": ["job"], "restart": "on-failure" }),
-            false => json!({ "command": ["serve", index.to_string()], "instances": random.u32(0..4) }),
+            false => {
+                json!({ "command": ["serve", index.to_string()], "instances": random.u32(0..4) })
+            }
         };
         spec["start_limit"] = json!({ "starts": random.u32(0..7), "within": "1m" });
         if random.u8(0..3) == 0 {
@@ -325,14 +380,16 @@ fn services(random: &mut fastrand::Rng) -> Value {
         if random.u8(0..4) == 0 && !is_job {
             let strategies = ["rolling", "blue-green", "canary", "recreate"];
             let strategy = strategies[random.usize(0..strategies.len())];
-            spec["update"] = json!({ "strategy": strategy, "min_healthy": "1s", "deadline": "30s" });
+            spec["update"] =
+                json!({ "strategy": strategy, "min_healthy": "1s", "deadline": "30s" });
         }
         if random.u8(0..5) == 0 {
             let then = ["pause", "checkpoint", "restart", "kill", "ask"];
             spec["progress"] = json!({ "within": "2m", "then": then[random.usize(0..then.len())] });
         }
         if random.u8(0..5) == 0 {
-            spec["budget"] = json!({ "restarts_per_hour": random.u32(1..6), "tokens_per_day": 1_000_000 });
+            spec["budget"] =
+                json!({ "restarts_per_hour": random.u32(1..6), "tokens_per_day": 1_000_000_000 });
         }
         let mut needs = json!({});
         for earlier in 0..index {

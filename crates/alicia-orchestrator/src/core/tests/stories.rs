@@ -123,7 +123,10 @@ fn a_crash_loop_waits_longer_each_time_and_ends_in_failed() {
     assert_eq!(waits.len(), 4, "the first restart is immediate: {waits:?}");
     assert!(waits.windows(2).all(|pair| pair[0] < pair[1]), "{waits:?}");
     let reason = &world.instances("api")[0].reason;
-    assert_eq!(reason, "exit code 1; 6 starts within 1m; the next try is in 5m");
+    assert_eq!(
+        reason,
+        "exit code 1; 6 starts within 1m; the next try is in 5m"
+    );
     world.command(Verb::Start, &["api"], None);
     world.answer_spawns();
     assert_eq!(world.states("api"), [Running]);

@@ -13,9 +13,9 @@ use crate::core::Core;
 use crate::core::cause::Said;
 use crate::core::digest::Digest;
 use crate::core::event::{
-    Action, Event, Found, FoundState, Memory, Now, Process, Record, Remembered, Role, SlotId, Spawn,
-    SpawnFault, Verdict,
-    UpdateEnd};
+    Action, Event, Found, FoundState, Memory, Now, Process, Record, Remembered, Role, SlotId,
+    Spawn, SpawnFault, UpdateEnd, Verdict,
+};
 use crate::core::plan::{Plan, PlanRequest, Selection};
 
 /// A run in the model keeper.
@@ -71,6 +71,8 @@ pub(super) struct World {
     keeper: bool,
     /// Counts the hosts: each has its own randomness.
     lives: u64,
+    /// Whether each event and what follows is printed.
+    pub(super) is_told: bool,
 }
 
 pub(super) fn name(text: &str) -> ServiceName {
@@ -123,6 +125,7 @@ impl World {
             epochs: BTreeMap::new(),
             keeper: true,
             lives: 100,
+            is_told: false,
         };
         world.desired();
         world.sync();
@@ -157,7 +160,11 @@ impl World {
             monotonic: self.now,
             unix: self.now.as_secs_f64(),
         };
+        let told = self.is_told.then(|| format!("{event:?}"));
         let actions = self.core.handle(event, now);
+        if let Some(event) = told {
+            println!("{:>8.3} {event}\n         {actions:?}", now.unix);
+        }
         for action in actions {
             self.take(action);
         }
@@ -219,9 +226,13 @@ impl World {
         Some(last.to)
     }
 
-    /// Restarts of what ended by itself; starts that somebody asked for, or that belong to an update, are not among
-    /// them.
+    /// Restarts of what ended by itself; starts that somebody asked for are not among them. Supervisors and updates
+    /// start what did not end by itself, and count in their own way.
     fn check_start_limit(&self, spawn: &Spawn) {
+        let spec = &spawn.spec;
+        if spec.update.is_some() || !spec.groups.is_empty() || spec.progress.is_some() {
+            return;
+        }
         let limit = &spawn.spec.start_limit;
         let since = self.now.saturating_sub(limit.within.duration());
         let recent = self.starts[&spawn.slot]
@@ -447,7 +458,10 @@ impl World {
     /// The connection breaks; with `dead` the keeper and all it held are gone.
     pub(super) fn lose_keeper(&mut self, dead: bool) {
         self.keeper = false;
-        self.spawns.clear();
+        for lost in std::mem::take(&mut self.spawns) {
+            // It never came to be.
+            self.starts.entry(lost.slot).or_default().pop();
+        }
         self.lose_stops();
         if dead {
             self.held.clear();
