@@ -5,11 +5,7 @@
 //! - what was acknowledged is so afterwards;
 //! - everything wanted runs again.
 
-#![expect(
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test fails with what it saw, and says which point it is at"
-)]
+#![expect(clippy::panic, reason = "a test fails with what it saw")]
 
 use std::collections::BTreeSet;
 use std::fs;
