@@ -1,5 +1,7 @@
 //! A sample of each format, with what must come of it: every setting is carried over or is a note.
 
+#![expect(clippy::panic, reason = "a test fails with what it saw")]
+
 use alicia_file::FileText;
 use alicia_import::{Draft, Format, Surroundings, import};
 use serde_json::{Value, json};
