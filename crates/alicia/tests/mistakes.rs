@@ -269,7 +269,7 @@ async fn mistakes_beside_a_running_fleet() {
     house
         .says(&["logs", "wep"])
         .exits(1)
-        .tells(&["`wep`", "alicia ps"]);
+        .tells(&["`wep`", "`web`"]);
     for command in [
         &["scale", "web", "many"][..],
         &["scale", "web", "1001"],
