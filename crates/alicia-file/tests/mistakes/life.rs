@@ -53,7 +53,7 @@ fn what_follows_an_end_and_what_may_be_used_up() {
     check(
         "services:\n  a:\n    command: x\n    readiness: {notify: true, tcp: {port: 1}}\n    liveness: {notify: true}\n  b:\n    command: x\n    readiness: {watchdog: 5s}\n    liveness: {watchdog: 5ms}\n",
         &[
-            "4:16: the probe has `notify` and `tcp`, expected one | keep one of them",
+            "4:5: the probe has `notify` and `tcp`, expected one | keep one of them",
             "5:24: `notify` tells that something became ready, not that it still is | write `watchdog: 10s`",
             "8:27: `watchdog` tells that something still lives, not that it is ready | move it to `liveness`",
             "9:26: `watchdog` is too short, at least 100ms | write for example `10s`",
