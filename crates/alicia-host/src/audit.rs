@@ -6,7 +6,7 @@
 //!  every minute, every 1,000 rows: the ends of all chains ─► signed ─► a file elsewhere, a retained topic
 //! ```
 //!
-//! Reading order: [`record`] (the host's rows), [`checkpoint`] (the witness), [`read`] (pages), [`verify`].
+//! Reading order: `record` (the host's rows), [`checkpoint`] (the witness), [`read`] (pages), [`verify`].
 
 pub mod checkpoint;
 pub mod keys;

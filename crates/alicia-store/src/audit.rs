@@ -3,7 +3,7 @@
 //! The table is append-only; its triggers refuse UPDATE and DELETE. If the row cannot be written, the
 //! change is not made either: privileged actions fail closed. Each row holds the SHA-256 of the row before
 //! and of itself ([`chain`]), so that a change by other means is found. What looks like a secret is replaced by
-//! a keyed hash before it is written ([`redact`]).
+//! a keyed hash before it is written (`redact`).
 
 pub mod chain;
 mod origin;

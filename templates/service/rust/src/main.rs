@@ -1,8 +1,7 @@
 //! {{name}}: greets whoever asks, and tells the bus every ten seconds that it is there.
+//! `Greet` is the input: what does not fit is refused before `greet` is called.
 use alicia_sdk::{Capability, Error, JsonSchema, Service};
-use std::{future::ready, time::Duration};
 
-/// The input: what does not fit is refused before `greet` is called.
 #[derive(serde::Deserialize, JsonSchema)]
 #[schemars(crate = "alicia_sdk::schemars")]
 struct Greet {
@@ -17,8 +16,8 @@ fn greet(asked: Greet) -> Result<String, Error> {
 async fn main() -> Result<(), Error> {
     Service::from_env("{{name}}")?
         .version("{{version}}")
-        .capability(Capability::new("greet"), |_cx, asked| ready(greet(asked)))
-        .every(Duration::from_secs(10), |cx| async move {
+        .capability(Capability::new("greet"), |_, it| async { greet(it) })
+        .every(std::time::Duration::from_secs(10), |cx| async move {
             cx.publish("{{name}}/here", cx.instance()).await
         })
         .run()
