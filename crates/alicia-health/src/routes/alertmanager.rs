@@ -101,13 +101,12 @@ fn bad(text: impl Into<String>) -> Refusal {
 }
 
 pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
-    const JSON: &str = "application/json";
     api.with(
         Operation::get(
             "/alertmanager/api/v2/status",
             "Alertmanager API v2: status.",
         )
-        .answers_text(200, JSON, "As Alertmanager writes it."),
+        .answers::<Value>(200, "As Alertmanager writes it."),
         status,
     )
     .with(
@@ -115,7 +114,7 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "/alertmanager/api/v2/receivers",
             "Alertmanager API v2: receivers.",
         )
-        .answers_text(200, JSON, "The channels of the file."),
+        .answers::<Value>(200, "The channels of the file."),
         receivers,
     )
     .with(
@@ -123,11 +122,11 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "/alertmanager/api/v2/alerts",
             "Alertmanager API v2: alerts.",
         )
-        .answers_text(
+        .answers::<Value>(
             200,
-            JSON,
             "Alerts that fire; those that are held back as inhibited.",
-        ),
+        )
+        .answers::<String>(400, "A filter cannot be read."),
         alerts,
     )
     .with(
@@ -136,8 +135,8 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "Alertmanager API v2: takes alerts of others.",
         )
         .access(Access::Scope(Scope::Operate))
-        .answers_text(200, JSON, "They are taken.")
-        .refuses(400, "One of them cannot be used; none is taken."),
+        .answers_text(200, "text/plain", "They are taken.")
+        .answers::<String>(400, "One of them cannot be used; none is taken."),
         post_alerts,
     )
     .with(
@@ -145,7 +144,8 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "/alertmanager/api/v2/alerts/groups",
             "Alertmanager API v2: groups.",
         )
-        .answers_text(200, JSON, "Alerts that fire, as they are told together."),
+        .answers::<Value>(200, "Alerts that fire, as they are told together.")
+        .answers::<String>(400, "A filter cannot be read."),
         groups,
     )
     .with(
@@ -153,7 +153,8 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "/alertmanager/api/v2/silences",
             "Alertmanager API v2: silences.",
         )
-        .answers_text(200, JSON, "All that are not forgotten."),
+        .answers::<Value>(200, "All that are not forgotten.")
+        .answers::<String>(400, "A filter cannot be read."),
         silences,
     )
     .with(
@@ -161,8 +162,8 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "/alertmanager/api/v2/silences",
             "Alertmanager API v2: makes or changes one.",
         )
-        .answers_text(200, JSON, "Its id.")
-        .refuses(400, "It cannot be used."),
+        .answers::<Value>(200, "Its id.")
+        .answers::<String>(400, "It cannot be used."),
         post_silence,
     )
     .with(
@@ -170,7 +171,7 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "/alertmanager/api/v2/silence/{id}",
             "Alertmanager API v2: one silence.",
         )
-        .answers_text(200, JSON, "The silence.")
+        .answers::<Value>(200, "The silence.")
         .refuses(404, "There is none."),
         silence,
     )
@@ -179,8 +180,8 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             "/alertmanager/api/v2/silence/{id}",
             "Alertmanager API v2: ends a silence.",
         )
-        .answers_text(200, JSON, "It is over.")
-        .refuses(404, "There is none that is in force or to come."),
+        .answers_text(200, "text/plain", "It is over.")
+        .answers::<String>(404, "There is none that is in force or to come."),
         delete_silence,
     )
 }

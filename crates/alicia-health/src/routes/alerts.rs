@@ -38,7 +38,7 @@ pub(super) struct AlertsPage {
     /// Where the next page begins: the next `cursor`; none: this is the last.
     next: Option<String>,
     /// On the first page: what would fire if a service that it depends on were not the cause, and why.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     held_back: Vec<HeldBack>,
 }
 

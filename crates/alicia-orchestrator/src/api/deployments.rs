@@ -64,6 +64,7 @@ pub(crate) struct DeployParams {
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListParams {
     /// The most rows. Default: 20.
+    #[serde(default, deserialize_with = "rows")]
     #[schemars(range(min = 1, max = 100))]
     limit: Option<u8>,
     /// Only those before this number: the last one of the page before.
@@ -251,6 +252,15 @@ async fn run(
         answer.file_differs = module.deployer.look_at_file().await;
     }
     Ok(Answer(answer))
+}
+
+/// The number of rows of a page.
+fn rows<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let asked = Option::<u8>::deserialize(deserializer)?;
+    match asked {
+        Some(0) | Some(101..) => Err(serde::de::Error::custom("`limit` is 1 to 100")),
+        asked => Ok(asked),
+    }
 }
 
 async fn list(
