@@ -66,6 +66,9 @@ same_rows "$before" "$(fleet_rows patient $resting)"
 echo "== starts and stops of whatever it thinks of, the whole fleet included"
 config=$work/none.toml
 schemathesis --include-path-regex "$changing" --exclude-path '/api/orchestrator/scale/{service}' --phases coverage,fuzzing --max-examples 4 --seed $seed
+# It may have put an empty file in force, gone back to one, or paused what runs.
+alicia deploy >/dev/null
+alicia resume >/dev/null
 alicia start >/dev/null
 fleet_runs
 fleet_is_sound
