@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context, bail};
 
-use crate::{output, root, tidy};
+use crate::{output, reference, root, tidy};
 
 /// A generated file: where it lies and what it should hold.
 struct Generated {
@@ -49,11 +49,16 @@ fn generate() -> anyhow::Result<Vec<Generated>> {
     };
     // With the features of the whole workspace, as the tests have it: it is built once for both.
     output("cargo", &["build", "--quiet", "--workspace"])?;
+    let schema = alicia(&["schema"])?;
     Ok(vec![
         error_pages,
         Generated {
+            path: "docs/file.md",
+            text: reference::page(&schema)?,
+        },
+        Generated {
             path: "docs/alicia.schema.json",
-            text: alicia(&["schema"])?,
+            text: schema,
         },
         Generated {
             path: "docs/openapi.json",
@@ -95,22 +100,65 @@ fn error_pages() -> anyhow::Result<String> {
     Ok(text)
 }
 
-/// The help of every command, one after the other.
+/// The help of every command, one after the other; what is the same for all stands with the first one only.
 fn command_line() -> anyhow::Result<String> {
     let mut text = String::from(
-        "# Command line\n\nWritten by `cargo xtask gen` from the program's own help.\n",
+        "# Command line\n\nWritten by `cargo xtask gen` from the program's own help. The options of every command are \
+         told once, below `alicia`; what to use for what is in [how-to.md](how-to.md).\n",
     );
-    let top = alicia(&["help"])?;
-    section(&mut text, "alicia", &top)?;
-    for command in commands(&top) {
-        let help = alicia(&[&command, "--help"])?;
-        section(&mut text, &format!("alicia {command}"), &help)?;
-        for inner in commands(&help) {
-            let help = alicia(&[&command, &inner, "--help"])?;
-            section(&mut text, &format!("alicia {command} {inner}"), &help)?;
+    command(&mut text, &[])?;
+    Ok(text)
+}
+
+/// The help of a command, and of those below it.
+fn command(text: &mut String, words: &[&str]) -> anyhow::Result<()> {
+    let help = alicia(&[words, &["--help"][..]].concat())?;
+    let title = [&["alicia"][..], words].concat().join(" ");
+    let own = if words.is_empty() {
+        help.clone()
+    } else {
+        without_common(&help)
+    };
+    section(text, &title, &own)?;
+    for inner in commands(&help) {
+        command(text, &[words, &[inner.as_str()][..]].concat())?;
+    }
+    Ok(())
+}
+
+/// The heading of the options that every command has.
+const COMMON: &str = "Options of every command:";
+
+/// A help text without the options that every command has.
+fn without_common(help: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut is_common = false;
+    let mut leaves_out = false;
+    for line in help.lines() {
+        let is_heading = !line.is_empty() && !line.starts_with(' ');
+        if is_heading {
+            if leaves_out && kept.last().is_some_and(|last| !last.is_empty()) {
+                kept.push("");
+            }
+            is_common = line.starts_with(COMMON);
+            leaves_out = is_common;
+        } else if !is_common && line.trim_start().starts_with('-') {
+            let usual = ["-h, --help", "-V, --version"];
+            leaves_out = usual
+                .iter()
+                .any(|option| line.trim_start().starts_with(option));
+        }
+        if !leaves_out {
+            kept.push(line);
         }
     }
-    Ok(text)
+    // A list that had nothing but these has only its heading left.
+    let text = kept.join("\n").replace("Options:\n\n", "");
+    let text = text.trim_end();
+    text.strip_suffix("\nOptions:")
+        .unwrap_or(text)
+        .trim_end()
+        .to_owned()
 }
 
 fn section(text: &mut String, title: &str, help: &str) -> anyhow::Result<()> {
@@ -134,4 +182,51 @@ fn commands(help: &str) -> Vec<String> {
         .filter(|name| *name != "help")
         .map(str::to_owned)
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELP: &str = "\
+List things
+
+Usage: alicia things [OPTIONS]
+
+Options:
+      --all      Also those that are over
+  -h, --help     Print help
+  -V, --version  Print version
+
+Options of every command:
+      --json  Write JSON instead of text
+              and more of it
+
+Examples:
+  alicia things
+";
+
+    #[test]
+    fn what_every_command_has_is_left_out() {
+        let kept = without_common(HELP);
+        assert!(
+            kept.contains("--all") && kept.contains("Examples:\n  alicia things"),
+            "{kept}"
+        );
+        for gone in ["--json", "and more", "--help", "--version", "every command"] {
+            assert!(!kept.contains(gone), "{gone}: {kept}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_nothing_else_goes() {
+        let kept = without_common(&HELP.replace("      --all      Also those that are over\n", ""));
+        assert!(!kept.contains("Options:"), "{kept}");
+    }
+
+    #[test]
+    fn commands_below_a_command_are_found() {
+        let help = "Usage: x\n\nCommands:\n  list   List\n         further words\n  help   Print\n\nOptions:\n  --all\n";
+        assert_eq!(commands(help), ["list"]);
+    }
 }

@@ -6,9 +6,12 @@
     reason = "a command line prints"
 )]
 
+mod actions;
 mod floors;
 mod generate;
 mod licences;
+mod links;
+mod reference;
 mod tidy;
 mod verify;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::{floors, output, root};
+use crate::{actions, floors, links, output, root};
 
 /// A longer source file has a seam somewhere.
 const SOURCE_LINES_MAX: usize = 700;
@@ -24,6 +24,13 @@ const UNFINISHED: [&str; 4] = [
 
 /// Verbs of audit logs, which are written like codes and are none: nobody is answered with them.
 const AUDIT_VERBS: [&str; 4] = ["acknowledge", "leave", "register", "restart"];
+
+/// The client libraries, each with the family of its codes.
+const LIBRARIES: [(&str, &str); 3] = [
+    ("crates/alicia-bus/src", "bus"),
+    ("crates/alicia-sdk/src", "service"),
+    ("sdk/python/src/alicia_sdk", "service"),
+];
 
 /// Codes that every module can answer with through `ApiError`'s constructors.
 const COMMON_CODES: [&str; 3] = ["internal", "not_found", "unavailable"];
@@ -52,6 +59,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         check_source(&path, &mut faults)?;
     }
     check_error_pages(&mut faults)?;
+    links::check(&mut faults)?;
+    actions::check(&mut faults)?;
     if faults.is_empty() {
         println!("tidy");
         return Ok(());
@@ -177,7 +186,7 @@ pub(crate) fn error_pages() -> anyhow::Result<Vec<String>> {
     Ok(names)
 }
 
-/// The codes in the sources of the host and the modules: `"<module>.<what>"` as a whole literal.
+/// The codes in the sources of the host, the modules and the client libraries: `"<module>.<what>"` as a whole literal.
 fn error_codes() -> anyhow::Result<Vec<String>> {
     let modules = [
         "host",
@@ -214,6 +223,18 @@ fn error_codes() -> anyhow::Result<Vec<String>> {
             );
         }
     }
+    for (directory, family) in LIBRARIES {
+        for entry in fs::read_dir(root().join(directory))? {
+            let path = entry?.path();
+            if path
+                .extension()
+                .is_some_and(|end| end == "rs" || end == "py")
+            {
+                let text = fs::read_to_string(&path)?;
+                codes.extend(literals(&text).filter(|text| is_code(text, &[family])));
+            }
+        }
+    }
     codes.sort();
     codes.dedup();
     Ok(codes)
@@ -234,7 +255,10 @@ fn is_code(text: &str, modules: &[&str]) -> bool {
     modules.contains(&module)
         && is_word
         && !AUDIT_VERBS.contains(&what)
-        && !matches!(what, "db" | "rs" | "json" | "log" | "lock" | "key")
+        && !matches!(
+            what,
+            "db" | "rs" | "py" | "json" | "yaml" | "log" | "lock" | "key"
+        )
 }
 
 #[cfg(test)]
