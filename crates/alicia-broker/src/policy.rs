@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use alicia_contract::{ServiceName, health};
-use alicia_identity::{Authority as House, Identity as Who, Refusal as HouseRefusal};
+use alicia_identity::{Authority as House, Holder, Identity as Who, Refusal as HouseRefusal};
 use alicia_module::Clock;
 
 use crate::authority::{Authority, Identity, Login, Reason, Refusal, Subject};
@@ -18,6 +18,8 @@ pub(crate) struct Policy {
 struct Member {
     identity: Identity,
     who: Who,
+    /// The API key that it logged in with, if it was one; another of the same name is none of its own.
+    key: Option<Holder>,
     house: House,
     clock: Clock,
 }
@@ -33,9 +35,10 @@ impl Authority for Policy {
                 "user name or password is missing",
             ));
         };
-        let who =
-            self.house
-                .authenticate_client(username, password, login.client_id, self.clock.unix());
+        let now = self.clock.unix();
+        let who = self
+            .house
+            .authenticate_client(username, password, login.client_id, now);
         let who = who.map_err(|refusal| refused(&refusal))?;
         let epoch = who.run().map_or(0, |(_, _, epoch)| epoch.0);
         let identity = Identity {
@@ -44,6 +47,7 @@ impl Authority for Policy {
         };
         Ok(Arc::new(Member {
             identity,
+            key: self.house.key_shown(password, now),
             who,
             house: self.house.clone(),
             clock: self.clock.clone(),
@@ -67,7 +71,13 @@ impl Subject for Member {
     }
 
     fn may_act(&self) -> Result<(), Refusal> {
-        let may_stay = self.house.may_stay(&self.who, self.clock.unix());
+        let now = self.clock.unix();
+        let is_key = matches!(self.who, Who::Key { .. } | Who::Limited { .. });
+        if is_key && (self.key.is_none() || self.house.key_of(&self.who, now) != self.key) {
+            let detail = "its key was revoked, has expired, or is another one by now";
+            return Err(Refusal::new(Reason::BadCredentials, detail));
+        }
+        let may_stay = self.house.may_stay(&self.who, now);
         may_stay.map_err(|refusal| refused(&refusal))
     }
 

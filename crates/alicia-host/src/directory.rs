@@ -28,7 +28,10 @@ pub(crate) async fn publish(
         let now = clock.unix();
         roots.clone_from(&identity.root_keys(now));
         // The bus remembers it, and says it again on each new connection.
-        let directory = identity.signed_directory(now);
+        let (directory, version) = identity.signed_directory(now);
+        if let Err(error) = identity.note_published(version) {
+            tracing::warn!(%error, "the version of the directory of keys was not written down");
+        }
         let published = bus.set(KEYS, &[], &directory);
         tokio::select! {
             () = ending.cancelled() => return,

@@ -10,12 +10,14 @@
 //! The key alone is not enough, and neither is the process: a key that leaked renews nothing from outside of the
 //! tree, and a process of the tree that has no key renews nothing at all.
 
+mod crowd;
+
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alicia_contract::identity::{RenewalAnswer, RenewalChallenge, RenewalProof};
@@ -23,14 +25,13 @@ use alicia_identity::{Authority, Process};
 use alicia_module::{Clock, Paths};
 use serde::Serialize;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Renewals under way at the same time; further ones wait in the queue of the kernel.
-const RENEWALS_MAX: usize = 64;
+use crowd::Crowd;
 
 /// How long one may take.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -63,7 +64,7 @@ const ANCESTORS_MAX: usize = 128;
 pub(crate) struct Renewal {
     pub(crate) identity: Authority,
     pub(crate) clock: Clock,
-    pub(crate) permits: Arc<Semaphore>,
+    crowd: Mutex<Crowd>,
 }
 
 /// Binds the socket, in place of one that an earlier host left.
@@ -96,7 +97,7 @@ impl Renewal {
         Self {
             identity,
             clock,
-            permits: Arc::new(Semaphore::new(RENEWALS_MAX)),
+            crowd: Mutex::default(),
         }
     }
 
@@ -104,34 +105,42 @@ impl Renewal {
     pub(crate) async fn serve(self, listener: UnixListener, ending: CancellationToken) {
         let (renewal, tasks) = (Arc::new(self), TaskTracker::new());
         loop {
-            let permit = renewal.permits.clone().acquire_owned().await;
             let accepted = tokio::select! {
                 () = ending.cancelled() => return,
                 accepted = listener.accept() => accepted,
             };
-            match (accepted, permit) {
-                (Ok((stream, _)), Ok(permit)) => {
-                    let renewal = renewal.clone();
-                    tasks.spawn(async move {
-                        match timeout(DEADLINE, renewal.talk(stream)).await {
-                            Ok(Ok(())) => {}
-                            Ok(Err(error)) => tracing::debug!(%error, "a renewal broke off"),
-                            Err(_) => tracing::debug!("a renewal took too long"),
-                        }
-                        drop(permit);
-                    });
+            let asker = accepted.and_then(|(stream, _)| Ok((stream.peer_cred()?, stream)));
+            match asker {
+                Ok((peer, stream)) => {
+                    drop(tasks.spawn(renewal.clone().serve_one(peer, stream)));
                 }
-                (Err(error), _) => {
+                Err(error) => {
                     tracing::warn!(%error, "a renewal could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
                 }
-                (_, Err(_)) => return,
             }
         }
     }
 
-    async fn talk(&self, stream: UnixStream) -> io::Result<()> {
-        let peer = stream.peer_cred()?.pid();
+    async fn serve_one(self: Arc<Self>, peer: UCred, stream: UnixStream) {
+        let (number, sent_away) = self.crowd().enter(peer.uid());
+        tokio::select! {
+            () = sent_away.cancelled() => tracing::debug!("a renewal made way for others"),
+            ended = timeout(DEADLINE, self.talk(peer.pid(), stream)) => match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::debug!(%error, "a renewal broke off"),
+                Err(_) => tracing::debug!("a renewal took too long"),
+            },
+        }
+        self.crowd().leave(number);
+    }
+
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        // It is whole after each of its operations.
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn talk(&self, peer: Option<i32>, stream: UnixStream) -> io::Result<()> {
         let (read, mut write) = stream.into_split();
         let nonce = self
             .identity
@@ -231,7 +240,77 @@ fn is_within(found: &str, cgroup: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use alicia_contract::fleet::{Fleet, ServiceSpec};
+    use alicia_contract::identity::renewal_text;
+    use alicia_contract::{Epoch, InstanceId, Prefix, ServiceName};
+    use alicia_identity::Beginning;
+    use alicia_signature::SigningKey;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
     use super::*;
+
+    #[tokio::test]
+    async fn connections_that_say_nothing_hold_nobody_up() {
+        let data = tempfile::tempdir().expect("a directory");
+        let paths = Paths::new(data.path(), "/");
+        let identity = Authority::open(&paths.identity(), Prefix::default()).expect("opens");
+        let service = ServiceName::new("api").expect("a name");
+        let settings = (service.clone(), ServiceSpec::new(vec!["true".into()]));
+        identity.set_fleet(&Fleet {
+            services: [settings].into(),
+            ..Fleet::default()
+        });
+        let clock = Clock::system();
+        let instance = InstanceId::from_parts(1, 1);
+        let beginning = Beginning {
+            service: &service,
+            slot: 1,
+            instance: &instance,
+            epoch: Epoch(1),
+            socket: &paths.renewal_socket(),
+            logs_in: true,
+        };
+        let file = identity.begin_run(beginning, clock.unix()).expect("begins");
+        let pid = std::process::id();
+        identity.note_process(&instance, Process { pid, cgroup: None });
+        let listener = bind(&paths).expect("binds");
+        let ending = CancellationToken::new();
+        let serving = Renewal::new(identity, clock).serve(listener, ending.clone());
+        let asking = async {
+            let mut silent = Vec::new();
+            for _ in 0..2 * crowd::RENEWALS_MAX {
+                let stream = UnixStream::connect(paths.renewal_socket()).await;
+                silent.push(BufReader::new(stream.expect("connects")));
+            }
+            let stream = UnixStream::connect(paths.renewal_socket()).await;
+            let (read, mut write) = stream.expect("connects").into_split();
+            let mut lines = BufReader::new(read).lines();
+            let challenge = lines.next_line().await.expect("reads").expect("a line");
+            let challenge: RenewalChallenge = serde_json::from_str(&challenge).expect("a nonce");
+            let key = SigningKey::from_text(&file.key).expect("a key");
+            let text = renewal_text(&challenge.nonce, "api", instance.as_str(), 1);
+            let proof = RenewalProof {
+                service: service.clone(),
+                instance: instance.clone(),
+                epoch: Epoch(1),
+                proof: URL_SAFE_NO_PAD.encode(key.sign(&text)),
+            };
+            say(&mut write, &proof).await.expect("writes");
+            let answer = lines.next_line().await.expect("reads").expect("a line");
+            let answer: RenewalAnswer = serde_json::from_str(&answer).expect("an answer");
+            assert!(matches!(answer, RenewalAnswer::Granted(_)), "{answer:?}");
+            // The oldest of them has made way; it may have got a nonce before.
+            let mut rest = String::new();
+            silent[0]
+                .read_to_string(&mut rest)
+                .await
+                .expect("is closed");
+            assert!(rest.lines().count() <= 1, "{rest}");
+            ending.cancel();
+        };
+        tokio::join!(serving, asking);
+    }
 
     #[test]
     fn a_process_belongs_to_its_own_tree_and_not_to_another() {

@@ -30,13 +30,13 @@ const TOKEN_BYTES: usize = 24;
 const ID_CHARS: usize = 8;
 
 /// The agents of one host, and the tokens that wait.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Agents {
     path: PathBuf,
     book: Book,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Book {
     #[serde(default)]
     tokens: BTreeMap<String, StoredToken>,
@@ -47,7 +47,7 @@ struct Book {
     epochs: BTreeMap<ServiceName, Epoch>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct StoredToken {
     hash: String,
     name: ServiceName,
@@ -204,6 +204,11 @@ impl Agents {
         let agent = agent.ok_or_else(|| Error::NoSuchAgent(format!("the agent {name}")))?;
         self.replace(book)?;
         Ok(agent.info(name))
+    }
+
+    /// Where they lie.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn replace(&mut self, book: Book) -> Result<(), Error> {

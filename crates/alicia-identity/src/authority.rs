@@ -3,10 +3,13 @@
 //! Cheap to clone. Decisions read snapshots and never wait for a disk or a lock held across one.
 
 mod instances;
+mod nonces;
 mod outside;
+mod sessions;
+mod shared;
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,8 +33,10 @@ use crate::keyring::{KeyScope, Keyring};
 use crate::permissions::Permissions;
 use crate::roots::Roots;
 use crate::runs::Runs;
-use crate::session::{self, Links};
+use crate::session::Links;
 use crate::{Error, credential, file, token};
+
+use nonces::Nonces;
 
 pub use instances::{Beginning, Process};
 pub use outside::Admitted;
@@ -98,19 +103,22 @@ struct Inner {
     agents: Mutex<Agents>,
     /// The leading process of each run that is held here.
     processes: Mutex<HashMap<InstanceId, Process>>,
-    /// Nonces that were used, with their ends.
-    nonces: Mutex<HashMap<String, UnixSeconds>>,
+    nonces: Mutex<Nonces>,
     /// Every key that signs messages by its id, as of a version.
     known_keys: Mutex<(u64, HashMap<String, KnownKey>)>,
     /// When each key was last used, by its name.
     last_used: Mutex<HashMap<String, UnixSeconds>>,
-    last_used_path: std::path::PathBuf,
+    last_used_path: PathBuf,
+    /// Where the last version of the directory of keys is written down.
+    published_path: PathBuf,
     version: watch::Sender<u64>,
     /// Where versions of the directory begin: the time of the start.
     started_ms: AtomicU64,
     keys: ArcSwap<Keyring>,
-    /// Held while the file of keys is replaced: one change after the other.
+    /// Held while keys are replaced, on disk or here: one change after the other.
     keys_change: Mutex<()>,
+    /// The files of this directory as they were read last.
+    seen: Mutex<shared::Seen>,
     links: Mutex<Links>,
     services: ArcSwap<HashMap<ServiceName, Arc<Permissions>>>,
     modules: Arc<Permissions>,
@@ -146,10 +154,12 @@ impl Authority {
             known_keys: Mutex::default(),
             last_used: Mutex::new(last_used),
             last_used_path,
+            published_path: directory.join("published.json"),
             version: watch::Sender::new(1),
             started_ms: AtomicU64::new(0),
             keys: ArcSwap::from_pointee(keys),
             keys_change: Mutex::new(()),
+            seen: Mutex::default(),
             links: Mutex::default(),
             services: ArcSwap::default(),
             modules,
@@ -193,11 +203,22 @@ impl Authority {
         self.changed();
     }
 
-    /// Says when the host started: versions of the directory of keys begin there, so that they rise from host to host.
+    /// Says when the host started: versions of the directory of keys begin there, so that they rise from host to host,
+    /// or above the last one that was published, should the clock have been set back since.
     pub fn started(&self, now: UnixSeconds) {
-        self.inner
-            .started_ms
-            .store(instances::millis(now), Ordering::Relaxed);
+        let published = file::read(&self.inner.published_path).ok().flatten();
+        let published = published.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let first = instances::millis(now).max(published.unwrap_or_default());
+        self.inner.started_ms.store(first, Ordering::Relaxed);
+    }
+
+    /// Writes down that a version of the directory of keys is known to others.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn note_published(&self, version: u64) -> Result<(), Error> {
+        let bytes = serde_json::to_vec(&version).expect("a number");
+        file::replace_unsynced(&self.inner.published_path, &bytes)
     }
 
     /// The token of an instance or a module.
@@ -231,9 +252,7 @@ impl Authority {
             .or_else(|| self.inner.keys.load().verify(text, now))
             .ok_or(Refusal::BadCredentials)?;
         match &identity {
-            Identity::Service { service, .. }
-                if !self.inner.services.load().contains_key(service) =>
-            {
+            Identity::Service { service, .. } if !self.is_service(service) => {
                 return Err(Refusal::UnknownService(service.clone()));
             }
             Identity::Key { name, .. } | Identity::Limited { name, .. } => {
@@ -426,47 +445,6 @@ impl Authority {
         self.change_keys(|keys| keys.revoke(name, now))
     }
 
-    /// A one-time code with which the holder of a key starts a session in a browser.
-    ///
-    /// # Errors
-    /// When the system gives no random numbers.
-    pub fn create_link(&self, key_name: &str, now: UnixSeconds) -> Result<String, Error> {
-        self.links().create(key_name, now)
-    }
-
-    /// Uses up a one-time code: the session of its holder; `None` for a code that is used, old or unknown.
-    #[must_use]
-    pub fn redeem_link(&self, code: &str, now: UnixSeconds) -> Option<String> {
-        let key_name = self.links().redeem(code, now)?;
-        self.inner.keys.load().holder(&key_name, now)?;
-        Some(session::sign(self.inner.roots.load().mac(), &key_name, now))
-    }
-
-    /// A session for who shows a key; `None` when the key is not good.
-    #[must_use]
-    pub fn start_session(&self, key: &str, now: UnixSeconds) -> Option<String> {
-        match self.inner.keys.load().verify(key.trim(), now)? {
-            Identity::Key { name, .. } | Identity::Limited { name, .. } => {
-                Some(session::sign(self.inner.roots.load().mac(), &name, now))
-            }
-            _ => None,
-        }
-    }
-
-    /// Whose session this is; `None` when it has ended or its key is gone.
-    #[must_use]
-    pub fn session(&self, session: &str, now: UnixSeconds) -> Option<Identity> {
-        let roots = self.inner.roots.load();
-        let key_name = roots
-            .macs(now)
-            .find_map(|mac| session::verify(mac, session, now))?;
-        self.inner.keys.load().holder(&key_name, now)
-    }
-
-    fn links(&self) -> MutexGuard<'_, Links> {
-        relock(&self.inner.links)
-    }
-
     fn change_keys<T>(
         &self,
         change: impl FnOnce(&mut Keyring) -> Result<T, Error>,
@@ -475,6 +453,7 @@ impl Authority {
         let mut keys = Keyring::clone(&self.inner.keys.load());
         let answer = change(&mut keys)?;
         self.inner.keys.store(Arc::new(keys));
+        self.changed();
         Ok(answer)
     }
 }

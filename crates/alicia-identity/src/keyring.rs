@@ -18,13 +18,13 @@ use crate::{Error, file};
 pub const KEYS_MAX: usize = 1_000;
 
 /// The keys of one host.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Keyring {
     path: PathBuf,
     keys: BTreeMap<String, StoredKey>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct StoredKey {
     hash: String,
     prefix: String,
@@ -37,6 +37,16 @@ struct StoredKey {
     created: UnixSeconds,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<UnixSeconds>,
+}
+
+/// One key among all that ever had its name: who revokes a key and makes another of the same name has done with the first,
+/// with its sessions and its connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The name of the key.
+    pub name: String,
+    /// Its first characters, by which keys are told apart.
+    pub prefix: String,
 }
 
 /// What a key may do.
@@ -180,11 +190,27 @@ impl Keyring {
         (!key.is_expired(now)).then(|| key.identity(name))
     }
 
-    /// The identity of the holder of the key of this name, as long as it is there and not expired.
+    /// The key that has this name now, while it is there and not expired.
     #[must_use]
-    pub fn holder(&self, name: &str, now: UnixSeconds) -> Option<Identity> {
+    pub fn holder(&self, name: &str, now: UnixSeconds) -> Option<Holder> {
         let key = self.keys.get(name).filter(|key| !key.is_expired(now))?;
-        Some(key.identity(name))
+        Some(Holder {
+            name: name.to_owned(),
+            prefix: key.prefix.clone(),
+        })
+    }
+
+    /// The identity of a holder, while it is this very key that has the name.
+    #[must_use]
+    pub fn identity(&self, holder: &Holder, now: UnixSeconds) -> Option<Identity> {
+        let present = self.holder(&holder.name, now)?;
+        let key = self.keys.get(&holder.name).filter(|_| present == *holder)?;
+        Some(key.identity(&holder.name))
+    }
+
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn replace(&mut self, keys: BTreeMap<String, StoredKey>) -> Result<(), Error> {

@@ -26,4 +26,5 @@ pub use authority::{Admitted, Authority, Beginning, Process, Refusal};
 pub use error::Error;
 pub use grants::Grants;
 pub use identity::Identity;
+pub use keyring::Holder;
 pub use permissions::Permissions;

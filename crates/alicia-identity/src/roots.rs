@@ -19,6 +19,12 @@ use serde::{Deserialize, Serialize};
 use crate::token::RootKey;
 use crate::{Error, file};
 
+/// The file with the secret of tokens and sessions.
+const ROOT: &str = "root.key";
+
+/// The file with all others.
+const SIGNING: &str = "signing.json";
+
 /// The present key and those that overlap with it: as many as a document has signatures.
 pub(crate) const KEYS_MAX: usize = alicia_signature::jws::SIGNATURES_MAX;
 
@@ -59,12 +65,12 @@ impl std::fmt::Debug for StoredKey {
 impl Roots {
     /// Reads the keys, and makes them on the first start.
     pub(crate) fn open(directory: &Path) -> Result<Self, Error> {
-        let stored = read_stored(&directory.join("signing.json"))?;
-        let mut macs = vec![(open_mac(&directory.join("root.key"))?, None)];
+        let stored = read_stored(&directory.join(SIGNING))?;
+        let mut macs = vec![(open_mac(&directory.join(ROOT))?, None)];
         let mut signing = Vec::new();
         if let Some(stored) = &stored {
             let corrupt = |detail: &str| Error::Corrupt {
-                path: directory.join("signing.json"),
+                path: directory.join(SIGNING),
                 detail: detail.to_owned(),
             };
             for key in &stored.signing {
@@ -93,6 +99,21 @@ impl Roots {
             roots.write_signing()?;
         }
         Ok(roots)
+    }
+
+    /// Where the keys lie.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The files of the keys.
+    pub(crate) fn paths(&self) -> [PathBuf; 2] {
+        [ROOT, SIGNING].map(|name| self.directory.join(name))
+    }
+
+    /// The public half of the present key, which is new with each rotation.
+    pub(crate) fn present(&self) -> PublicKey {
+        self.signing().public()
     }
 
     /// The secret of new tokens and sessions.
@@ -151,7 +172,7 @@ impl Roots {
         // The older secrets are on disk before the present one is replaced: after a crash between the two steps
         // both files hold the older one, which does no harm.
         rotated.write_signing()?;
-        file::replace(&self.directory.join("root.key"), rotated.mac().bytes())?;
+        file::replace(&self.directory.join(ROOT), rotated.mac().bytes())?;
         Ok(rotated)
     }
 
@@ -169,7 +190,7 @@ impl Roots {
             older_macs: older.collect(),
         };
         let bytes = serde_json::to_vec_pretty(&stored).expect("texts and numbers");
-        file::replace(&self.directory.join("signing.json"), &bytes)
+        file::replace(&self.directory.join(SIGNING), &bytes)
     }
 }
 
@@ -252,7 +273,7 @@ mod tests {
     fn a_damaged_file_is_an_error_and_stays_as_it_is() {
         let directory = tempfile::tempdir().expect("a directory");
         Roots::open(directory.path()).expect("opens");
-        let path = directory.path().join("signing.json");
+        let path = directory.path().join(SIGNING);
         for damage in ["{", "{\"signing\":[]}", "{\"signing\":[{\"seed\":\"x\"}]}"] {
             std::fs::write(&path, damage).expect("written");
             assert!(matches!(

@@ -66,8 +66,10 @@ impl Runs {
             let Some(owner) = name.to_str().and_then(|name| name.strip_suffix(".json")) else {
                 continue;
             };
-            if let Some(slots) = read(&entry.path()) {
-                table.insert(owner.to_owned(), Arc::new(slots));
+            match read(&entry.path()) {
+                Ok(Some(slots)) => drop(table.insert(owner.to_owned(), Arc::new(slots))),
+                Ok(None) => {}
+                Err(Damaged) => drop(table.insert(owner.to_owned(), Arc::default())),
             }
         }
         Ok(Self {
@@ -176,7 +178,11 @@ impl Runs {
     fn look_again(&self, owner: &str) -> Option<Arc<Slots>> {
         let _one_at_a_time = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.table.load().get(owner).cloned();
-        let slots = read(&self.path(owner)).map(Arc::new).or(known.clone())?;
+        let slots = match read(&self.path(owner)) {
+            Ok(Some(slots)) => Arc::new(slots),
+            Ok(None) => known.clone()?,
+            Err(Damaged) => known.clone().unwrap_or_default(),
+        };
         if known.as_ref() != Some(&slots) {
             self.store(owner, slots.clone());
         }
@@ -206,15 +212,19 @@ impl Runs {
     }
 }
 
-/// A file that cannot be read or understood says nothing; the next run writes it anew.
-fn read(path: &Path) -> Option<Slots> {
-    let bytes = std::fs::read(path).ok()?;
-    let slots = serde_json::from_slice(&bytes);
-    slots
-        .inspect_err(
-            |error| tracing::warn!(path = %path.display(), %error, "a list of runs is damaged"),
-        )
-        .ok()
+/// A file is there and says nothing: nobody may act by it, until the next run writes it anew.
+struct Damaged;
+
+fn read(path: &Path) -> Result<Option<Slots>, Damaged> {
+    let slots = match std::fs::read(path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(std::io::Error::other),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => Err(error),
+    };
+    slots.map(Some).map_err(|error| {
+        tracing::warn!(path = %path.display(), %error, "a list of runs cannot be read; its service may do nothing until its next start");
+        Damaged
+    })
 }
 
 #[cfg(test)]
@@ -270,5 +280,20 @@ mod tests {
         let again = Runs::open(directory.path()).expect("opens");
         assert_eq!(standing(&again, 1), Standing::Fenced);
         assert_eq!(again.all(), [("api".to_owned(), run(2))]);
+    }
+
+    #[test]
+    fn by_a_damaged_list_nobody_may_act() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runs = Runs::open(directory.path()).expect("opens");
+        runs.begin("api", 0, run(1)).expect("written");
+        // As a machine that lost its power leaves a file that was not synced.
+        std::fs::write(directory.path().join("api.json"), "").expect("written");
+        assert_eq!(standing(&runs, 1), Standing::Current, "who knows goes on");
+        let again = Runs::open(directory.path()).expect("opens");
+        assert_eq!(standing(&again, 1), Standing::Fenced);
+        assert_eq!(standing(&again, 9), Standing::Fenced);
+        again.begin("api", 0, run(2)).expect("written anew");
+        assert_eq!(standing(&again, 2), Standing::Current);
     }
 }

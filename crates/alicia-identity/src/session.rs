@@ -11,6 +11,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
+use crate::keyring::Holder;
 use crate::token::RootKey;
 
 /// A session ends after this time, in seconds: half a day.
@@ -26,14 +27,14 @@ const SESSION_PREFIX: &str = "als_";
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
-    key: String,
+    key: Holder,
     expires: UnixSeconds,
 }
 
 /// Signs a session for the holder of a key.
-pub(crate) fn sign(root: &RootKey, key_name: &str, now: UnixSeconds) -> String {
+pub(crate) fn sign(root: &RootKey, key: Holder, now: UnixSeconds) -> String {
     let claims = Claims {
-        key: key_name.to_owned(),
+        key,
         expires: now + SESSION_S,
     };
     root.seal(
@@ -42,8 +43,8 @@ pub(crate) fn sign(root: &RootKey, key_name: &str, now: UnixSeconds) -> String {
     )
 }
 
-/// The name of the key of a good session.
-pub(crate) fn verify(root: &RootKey, session: &str, now: UnixSeconds) -> Option<String> {
+/// The key of a good session.
+pub(crate) fn verify(root: &RootKey, session: &str, now: UnixSeconds) -> Option<Holder> {
     let claims: Claims = serde_json::from_slice(&root.open(SESSION_PREFIX, session)?).ok()?;
     (claims.expires > now).then_some(claims.key)
 }
@@ -51,12 +52,12 @@ pub(crate) fn verify(root: &RootKey, session: &str, now: UnixSeconds) -> Option<
 /// One-time codes that wait to be used.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
-    waiting: HashMap<String, (String, UnixSeconds)>,
+    waiting: HashMap<String, (Holder, UnixSeconds)>,
 }
 
 impl Links {
     /// A new code for the holder of a key.
-    pub(crate) fn create(&mut self, key_name: &str, now: UnixSeconds) -> Result<String, Error> {
+    pub(crate) fn create(&mut self, key: Holder, now: UnixSeconds) -> Result<String, Error> {
         let mut bytes = [0_u8; 24];
         getrandom::fill(&mut bytes).map_err(Error::Random)?;
         let code = URL_SAFE_NO_PAD.encode(bytes);
@@ -64,15 +65,14 @@ impl Links {
         if self.waiting.len() >= LINKS_MAX {
             self.waiting.clear();
         }
-        self.waiting
-            .insert(code.clone(), (key_name.to_owned(), now + LINK_S));
+        self.waiting.insert(code.clone(), (key, now + LINK_S));
         Ok(code)
     }
 
-    /// Uses a code up; gives the name of the key.
-    pub(crate) fn redeem(&mut self, code: &str, now: UnixSeconds) -> Option<String> {
-        let (key_name, expires) = self.waiting.remove(code)?;
-        (expires > now).then_some(key_name)
+    /// Uses a code up; gives the key.
+    pub(crate) fn redeem(&mut self, code: &str, now: UnixSeconds) -> Option<Holder> {
+        let (key, expires) = self.waiting.remove(code)?;
+        (expires > now).then_some(key)
     }
 }
 
@@ -80,11 +80,18 @@ impl Links {
 mod tests {
     use super::*;
 
+    fn admin() -> Holder {
+        Holder {
+            name: "admin".to_owned(),
+            prefix: "alk_12345678".to_owned(),
+        }
+    }
+
     #[test]
     fn a_session_ends_and_a_changed_one_is_none() {
         let root = RootKey::new([7; 32]);
-        let session = sign(&root, "admin", 100.0);
-        assert_eq!(verify(&root, &session, 100.0).as_deref(), Some("admin"));
+        let session = sign(&root, admin(), 100.0);
+        assert_eq!(verify(&root, &session, 100.0), Some(admin()));
         assert_eq!(verify(&root, &session, 100.0 + SESSION_S), None);
         assert_eq!(verify(&RootKey::new([8; 32]), &session, 100.0), None);
         assert_eq!(
@@ -96,10 +103,10 @@ mod tests {
     #[test]
     fn a_link_is_good_once_and_for_a_while() {
         let mut links = Links::default();
-        let code = links.create("admin", 0.0).expect("random");
-        assert_eq!(links.redeem(&code, 1.0).as_deref(), Some("admin"));
+        let code = links.create(admin(), 0.0).expect("random");
+        assert_eq!(links.redeem(&code, 1.0), Some(admin()));
         assert_eq!(links.redeem(&code, 1.0), None);
-        let late = links.create("admin", 0.0).expect("random");
+        let late = links.create(admin(), 0.0).expect("random");
         assert_eq!(links.redeem(&late, LINK_S), None);
     }
 }

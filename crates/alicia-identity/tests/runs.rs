@@ -143,6 +143,20 @@ fn a_proof_is_good_for_its_nonce_key_and_run_and_once() {
 }
 
 #[test]
+fn whoever_proves_nothing_uses_no_nonce_up() {
+    let house = house();
+    let (authority, file) = (&house.authority, begin(&house.authority, 1));
+    let mut thief = file.clone();
+    thief.key = SigningKey::generate().expect("random").reveal();
+    // More than were once remembered for all.
+    for _ in 0..10_001 {
+        let refused = renew(authority, &thief);
+        assert!(matches!(refused, Err(Error::BadProof)));
+    }
+    assert!(renew(authority, &file).is_ok());
+}
+
+#[test]
 fn a_new_epoch_cuts_the_old_one_off_everywhere() {
     let house = house();
     let authority = &house.authority;
@@ -319,8 +333,29 @@ fn an_agent_renews_until_it_is_revoked_or_joins_again() {
     ));
 }
 
+#[test]
+fn an_agent_whose_name_becomes_that_of_a_service_may_do_nothing() {
+    let house = house();
+    let authority = &house.authority;
+    let key = SigningKey::generate().expect("random");
+    let (identity, credential) = join(authority, &token(authority, &[]), &key).expect("joins");
+    let kid = key.public().thumbprint();
+    assert!(authority.known_key(&kid).is_some());
+    let services = ["robot"].map(|text| (name(text), ServiceSpec::new(vec!["true".into()])));
+    authority.set_fleet(&Fleet {
+        name: "test".into(),
+        services: services.into(),
+        ..Fleet::default()
+    });
+    assert!(authority.may_act(&identity).is_err());
+    assert!(authority.authenticate(&credential, NOW).is_err());
+    assert_eq!(authority.known_key(&kid), None, "it signs for nobody");
+    let listed = authority.directory(NOW).keys;
+    assert!(listed.iter().all(|key| key.source != "robot"), "{listed:?}");
+}
+
 fn read_directory(authority: &Authority, roots: &[String]) -> Option<KeyDirectory> {
-    let signed = authority.signed_directory(NOW);
+    let (signed, _) = authority.signed_directory(NOW);
     let signature = |one: &alicia_contract::identity::DocumentSignature| jws::DocumentSignature {
         protected: one.protected.clone(),
         signature: one.signature.clone(),
@@ -364,6 +399,19 @@ fn the_directory_lists_who_may_act_and_rises() {
         .collect();
     assert_eq!(epochs.len(), 1, "only the newest");
     assert_eq!(read_directory(authority, &[]), None);
+}
+
+#[test]
+fn a_host_whose_clock_was_set_back_is_not_taken_for_an_older_one() {
+    let house = house();
+    house.authority.started(NOW);
+    begin(&house.authority, 1);
+    let (_, last) = house.authority.signed_directory(NOW);
+    house.authority.note_published(last).expect("written");
+    let again = open(house.directory.path());
+    again.started(NOW - 86_400.0);
+    let (_, first) = again.signed_directory(NOW - 86_400.0);
+    assert!(first > last, "{first} after {last}");
 }
 
 #[test]
@@ -428,4 +476,74 @@ fn a_key_is_either_on_the_ladder_or_limited_and_its_use_is_seen() {
     let again = open(house.directory.path());
     let used = again.keys().into_iter().find(|key| key.name == "ci");
     assert_eq!(used.and_then(|key| key.last_used), Some(NOW + 7.0));
+}
+
+fn ci_key(authority: &Authority, scope: Scope) -> String {
+    let new = NewKey {
+        name: name("ci"),
+        scope: Some(scope),
+        scopes: Vec::new(),
+        expires_days: None,
+    };
+    let (key, _) = authority.create_key(&new, NOW).expect("made");
+    key.reveal().to_owned()
+}
+
+#[test]
+fn what_a_revoked_key_has_begun_does_not_go_over_to_one_of_the_same_name() {
+    let house = house();
+    let authority = &house.authority;
+    let leaked = ci_key(authority, Scope::Read);
+    let session = authority.start_session(&leaked, NOW).expect("is good");
+    let link = authority.create_link("ci", NOW).expect("random");
+    let identity = authority.session(&session, NOW).expect("is on");
+    let held = authority.key_of(&identity, NOW);
+    assert_eq!(held, authority.key_shown(&leaked, NOW));
+    authority.revoke_key("ci", NOW).expect("revoked");
+    assert_eq!(authority.key_of(&identity, NOW), None);
+    ci_key(authority, Scope::Admin);
+    assert_eq!(
+        authority.session(&session, NOW),
+        None,
+        "that of the leaked key"
+    );
+    assert_eq!(authority.redeem_link(&link, NOW), None, "nor its link");
+    assert_ne!(authority.key_of(&identity, NOW), held);
+    assert_eq!(authority.key_shown(&leaked, NOW), None);
+    assert!(matches!(
+        authority.create_link("nobody", NOW),
+        Err(Error::NoSuchKey(_))
+    ));
+}
+
+#[test]
+fn another_process_on_the_directory_follows_keys_agents_and_roots() {
+    let house = house();
+    let (host, broker) = (&house.authority, open(house.directory.path()));
+    broker.refresh();
+    let key = ci_key(host, Scope::Read);
+    let joined = SigningKey::generate().expect("random");
+    let (_, credential) = join(host, &token(host, &[]), &joined).expect("joins");
+    assert!(
+        broker.authenticate(&key, NOW).is_err(),
+        "it has not looked yet"
+    );
+    let changes = broker.changes();
+    broker.refresh();
+    assert!(changes.has_changed().expect("is there"));
+    assert!(broker.authenticate(&key, NOW).is_ok());
+    assert!(broker.authenticate(&credential, NOW).is_ok());
+    host.revoke_key("ci", NOW).expect("revoked");
+    host.revoke_agent(&name("robot")).expect("is there");
+    host.rotate_roots(Path::new("/nowhere"), NOW)
+        .expect("rotates");
+    let file = begin(host, 1);
+    let fresh = renew(host, &file).expect("granted");
+    broker.refresh();
+    assert!(broker.authenticate(&key, NOW).is_err(), "it was revoked");
+    assert!(broker.authenticate(&credential, NOW).is_err(), "so was it");
+    assert!(broker.authenticate(&fresh, NOW).is_ok(), "of the new root");
+    let changes = broker.changes();
+    broker.refresh();
+    assert!(!changes.has_changed().expect("is there"), "nothing is new");
 }

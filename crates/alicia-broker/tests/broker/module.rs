@@ -372,6 +372,35 @@ async fn who_loses_the_identity_loses_the_connection() {
 }
 
 #[tokio::test]
+async fn a_key_that_is_made_anew_is_another_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let home = Home::start(directory.path()).await;
+    let identity = &home.cx.identity;
+    let now = home.cx.clock.unix();
+    let key = |scope: Scope| {
+        let new = NewKey {
+            name: ServiceName::new("ci").unwrap(),
+            scope: Some(scope),
+            scopes: Vec::new(),
+            expires_days: None,
+        };
+        identity.create_key(&new, now).unwrap().0
+    };
+    let leaked = key(Scope::Operate);
+    let (mut thief, reason) = home.connect(home.hello("ci", "ci", leaked.reveal())).await;
+    assert_eq!(reason, ConnectAckReason::Success);
+    // As a script does it, within a moment.
+    identity.revoke_key("ci", now).unwrap();
+    let fresh = key(Scope::Read);
+    assert_eq!(thief.ending().await, Some(0x98));
+    let (_, reason) = home.connect(home.hello("ci", "ci", leaked.reveal())).await;
+    assert_ne!(reason, ConnectAckReason::Success);
+    let (_, reason) = home.connect(home.hello("ci", "ci", fresh.reveal())).await;
+    assert_eq!(reason, ConnectAckReason::Success);
+    home.stop().await;
+}
+
+#[tokio::test]
 async fn a_restarted_module_has_its_retained_messages() {
     let directory = tempfile::tempdir().unwrap();
     let home = Home::start(directory.path()).await;

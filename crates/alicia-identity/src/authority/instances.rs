@@ -12,7 +12,6 @@ use alicia_contract::unit::UnixSeconds;
 use alicia_signature::{KnownKey, PublicKey, Signer, SigningKey, jws};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{Authority, Refusal, relock};
@@ -20,20 +19,6 @@ use crate::credential::{self, Life, spiffe_id};
 use crate::identity::Identity;
 use crate::runs::{Run, Standing};
 use crate::{Error, file};
-
-/// How long a nonce can be signed, in seconds.
-const NONCE_S: f64 = 60.0;
-
-/// Nonces that were used and have not ended yet. More at once are an attack, and are refused.
-const NONCES_MAX: usize = 10_000;
-
-const NONCE_PREFIX: &str = "aln_";
-
-#[derive(Serialize, Deserialize)]
-struct NonceClaims {
-    random: String,
-    expires: UnixSeconds,
-}
 
 /// Who is to begin: one run of one slot.
 #[derive(Debug, Clone, Copy)]
@@ -186,9 +171,9 @@ impl Authority {
                 ..
             } => {
                 let agents = relock(&self.inner.agents);
-                agents
-                    .agent(name)
-                    .is_some_and(|agent| agent.instance == *instance && agent.epoch == *epoch)
+                let agent = agents.agent(name);
+                agent.is_some_and(|agent| agent.instance == *instance && agent.epoch == *epoch)
+                    && !self.is_service(name)
             }
         };
         match identity.run() {
@@ -220,15 +205,6 @@ impl Authority {
         Ok(())
     }
 
-    /// Reads again what other processes with the same directory have written.
-    pub fn refresh(&self) {
-        let before = self.inner.runs.all();
-        self.inner.runs.refresh();
-        if self.inner.runs.all() != before {
-            self.changed();
-        }
-    }
-
     /// A credential for an instance of a service that has proved to hold its key.
     ///
     /// # Errors
@@ -250,9 +226,9 @@ impl Authority {
             let text = format!("epoch {epoch} of {service} is over, or was never begun");
             Error::MayNotAct(text)
         })?;
-        self.use_nonce(nonce, now)?;
         let text = renewal_text(nonce, service.as_str(), instance.as_str(), epoch.0);
         check_proof(&run.x, &text, &proof.proof)?;
+        self.use_nonce(instance, nonce, now)?;
         Ok(self.issue_credential(&identity, now))
     }
 
@@ -275,39 +251,6 @@ impl Authority {
             now,
             roots: self.root_keys(now),
         }
-    }
-
-    /// A text to be signed, good once and for a minute.
-    ///
-    /// # Errors
-    /// When the system gives no random numbers.
-    pub fn nonce(&self, now: UnixSeconds) -> Result<String, Error> {
-        let mut bytes = [0_u8; 16];
-        getrandom::fill(&mut bytes).map_err(Error::Random)?;
-        let claims = NonceClaims {
-            random: URL_SAFE_NO_PAD.encode(bytes),
-            expires: now + NONCE_S,
-        };
-        let claims = serde_json::to_vec(&claims).expect("a text and a number");
-        Ok(self.inner.roots.load().mac().seal(NONCE_PREFIX, &claims))
-    }
-
-    pub(super) fn use_nonce(&self, nonce: &str, now: UnixSeconds) -> Result<(), Error> {
-        let roots = self.inner.roots.load();
-        let claims = roots
-            .macs(now)
-            .find_map(|mac| mac.open(NONCE_PREFIX, nonce));
-        let claims = claims.and_then(|bytes| serde_json::from_slice::<NonceClaims>(&bytes).ok());
-        let claims = claims.filter(|claims| claims.expires > now);
-        let claims = claims.ok_or(Error::BadProof)?;
-        let mut used = relock(&self.inner.nonces);
-        if used.len() >= NONCES_MAX {
-            used.retain(|_, expires| *expires > now);
-        }
-        if used.len() >= NONCES_MAX || used.insert(claims.random, claims.expires).is_some() {
-            return Err(Error::BadProof);
-        }
-        Ok(())
     }
 }
 
@@ -385,7 +328,8 @@ impl Authority {
             });
         let mut keys: Vec<DirectoryKey> = runs.collect();
         let agents = relock(&self.inner.agents);
-        keys.extend(agents.agents().map(|(name, agent)| DirectoryKey {
+        let agents = agents.agents().filter(|(name, _)| !services.contains_key(*name));
+        keys.extend(agents.map(|(name, agent)| DirectoryKey {
             source: name.to_string(),
             instance: agent.instance.to_string(),
             epoch: agent.epoch,
@@ -420,20 +364,16 @@ impl Authority {
         }
     }
 
-    /// The directory of keys with the signatures of all root keys that are good now.
+    /// The directory of keys with the signatures of all root keys that are good now, and its version.
     #[must_use]
-    pub fn signed_directory(&self, now: UnixSeconds) -> SignedDocument {
-        let content = serde_json::to_vec(&self.directory(now)).expect("texts and numbers");
-        let roots = self.inner.roots.load();
-        let document = jws::sign_document(&roots.all_signing(now), DIRECTORY_TYPE, &content);
-        let signature = |one: jws::DocumentSignature| DocumentSignature {
-            protected: one.protected,
-            signature: one.signature,
+    pub fn signed_directory(&self, now: UnixSeconds) -> (SignedDocument, u64) {
+        let directory = self.directory(now);
+        let content = serde_json::to_vec(&directory).expect("texts and numbers");
+        let signed = SignedDocument {
+            payload: URL_SAFE_NO_PAD.encode(&content),
+            signatures: self.sign_document(DIRECTORY_TYPE, &content, now),
         };
-        SignedDocument {
-            payload: document.payload,
-            signatures: document.signatures.into_iter().map(signature).collect(),
-        }
+        (signed, directory.version)
     }
 
     /// Signs a document as the house, with all root keys that are good now, the present one first. The type stands

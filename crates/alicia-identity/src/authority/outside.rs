@@ -37,7 +37,7 @@ impl Authority {
         new: &NewJoinToken,
         now: UnixSeconds,
     ) -> Result<(String, JoinTokenInfo), Error> {
-        if self.inner.services.load().contains_key(&new.name) {
+        if self.is_service(&new.name) {
             return Err(Error::NameTaken(new.name.clone()));
         }
         if new.scopes.len() > GRANTS_MAX {
@@ -77,7 +77,7 @@ impl Authority {
                 .token(&request.token, now)
                 .ok_or(Error::BadJoinToken)?;
             check_proof(&request.key, &text, &request.proof)?;
-            if self.inner.services.load().contains_key(&token.name) {
+            if self.is_service(&token.name) {
                 return Err(Error::NameTaken(token.name));
             }
             let agent = agents.join(&token, &request.key, instance, (now, now + ttl))?;
@@ -105,12 +105,15 @@ impl Authority {
         let (name, instance, epoch) = (&request.name, &request.instance, request.epoch);
         let agent = relock(&self.inner.agents).agent(name).cloned();
         let agent = agent.filter(|agent| agent.instance == *instance && agent.epoch == epoch);
+        let agent = agent.filter(|_| !self.is_service(name));
         let agent = agent.ok_or_else(|| {
-            Error::MayNotAct(format!("the agent {name} was revoked, or has joined again"))
+            Error::MayNotAct(format!(
+                "the agent {name} was revoked, has joined again, or a service of the file has its name"
+            ))
         })?;
-        self.use_nonce(&request.nonce, now)?;
         let text = renewal_text(&request.nonce, name.as_str(), instance.as_str(), epoch.0);
         check_proof(&agent.x, &text, &request.proof)?;
+        self.use_nonce(instance, &request.nonce, now)?;
         let identity = Identity::Agent {
             name: name.clone(),
             instance: instance.clone(),
@@ -120,6 +123,11 @@ impl Authority {
         let renewed = self.issue_credential(&identity, now);
         relock(&self.inner.agents).renewed(name, renewed.expires)?;
         Ok(renewed)
+    }
+
+    /// Whether a service of the file has this name. Then no agent may act under it, were it there before.
+    pub(super) fn is_service(&self, name: &ServiceName) -> bool {
+        self.inner.services.load().contains_key(name)
     }
 
     /// The agents that have joined.
