@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +39,9 @@ const FORMAT: u32 = 1;
 const FILE_MODE: u32 = 0o600;
 const KEY_MODE: u32 = 0o400;
 const DIRECTORY_MODE: u32 = 0o700;
+
+/// The file of a key has its digits, and blanks around them.
+const KEY_FILE_BYTES_MAX: usize = 4 * KEY_BYTES;
 
 /// What the vault's key seals to be known again.
 const KEY_MARK: &str = "alicia vault key";
@@ -271,17 +274,24 @@ impl Vault {
     /// The key; `None` when there is no file.
     fn key(&self) -> Result<Option<Key>, Error> {
         let path = &self.key_file;
-        let metadata = match fs::metadata(path) {
+        let opened = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            metadata => metadata.map_err(file("read", path))?,
+            opened => opened.map_err(file("read", path))?,
         };
+        // Of the file that is read, whatever has this name a moment later.
+        let metadata = opened.metadata().map_err(file("read", path))?;
         if metadata.mode() & 0o077 != 0 {
             return Err(Error::OpenKey {
                 path: path.clone(),
                 mode: metadata.mode() & 0o777,
             });
         }
-        let text = Zeroizing::new(fs::read(path).map_err(file("read", path))?);
+        // Room for all of it from the start: growing would leave a copy behind.
+        let mut text = Zeroizing::new(Vec::with_capacity(KEY_FILE_BYTES_MAX + 1));
+        opened
+            .take(KEY_FILE_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut text)
+            .map_err(file("read", path))?;
         let digits = text.trim_ascii();
         let bad = || Error::BadKey { path: path.clone() };
         let mut key = Key::default();
