@@ -1,9 +1,12 @@
 //! One try, and what came of it.
 
+use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use alicia_contract::Period;
+use rustix::io::Errno;
 use tokio::time::Instant;
 
 use crate::target::Target;
@@ -11,11 +14,25 @@ use crate::target::Target;
 /// The longest detail, in characters: it is shown in a table and carried in every status.
 pub(crate) const DETAIL_CHARS_MAX: usize = 300;
 
+/// What the kernel says when a process cannot have what it asks for, whatever it asks: no descriptor, no memory, no port
+/// to connect from, no process.
+const LACKS: [i32; 6] = [
+    Errno::MFILE.raw_os_error(),
+    Errno::NFILE.raw_os_error(),
+    Errno::NOMEM.raw_os_error(),
+    Errno::NOBUFS.raw_os_error(),
+    Errno::ADDRNOTAVAIL.raw_os_error(),
+    Errno::AGAIN.raw_os_error(),
+];
+
 /// What came of one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Whether it is good.
     pub ok: bool,
+    /// False when the try could not be made, because this process lacked what it takes (descriptors, memory, ports,
+    /// processes). That says nothing about the target: it is neither good nor bad.
+    pub made: bool,
     /// What was seen, in a few words: "HTTP 503, expected 200".
     pub detail: String,
     /// How long it took.
@@ -36,7 +53,7 @@ pub async fn attempt(target: &Target, timeout: Duration) -> Outcome {
         Target::Dns(target) => Box::pin(target.attempt(&deadline)),
         Target::Llm(target) => Box::pin(target.attempt(&deadline)),
         Target::Exec(target) => Box::pin(target.attempt(&deadline)),
-        Target::Process(target) => Box::pin(std::future::ready(target.attempt())),
+        Target::Process(target) => Box::pin(std::future::ready(target.attempt(&deadline))),
         Target::Disk(target) => Box::pin(target.attempt(&deadline)),
         Target::Gpu(target) => Box::pin(target.attempt(&deadline)),
     };
@@ -47,9 +64,12 @@ pub async fn attempt(target: &Target, timeout: Duration) -> Outcome {
         Ok(detail) => (true, detail),
         Err(detail) => (false, detail),
     };
-    let detail = detail.chars().take(DETAIL_CHARS_MAX).collect();
+    // What others say may hold anything; it is shown in one line.
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let detail = detail.chars().take(DETAIL_CHARS_MAX).map(plain).collect();
     Outcome {
         ok,
+        made: ok || !deadline.lacked.load(Ordering::Relaxed),
         detail,
         latency,
     }
@@ -77,6 +97,8 @@ pub(crate) type Seen = Result<String, String>;
 pub(crate) struct Deadline {
     started: Instant,
     timeout: Duration,
+    /// This process lacked something in the course of the try.
+    lacked: AtomicBool,
 }
 
 // === impl Deadline ===
@@ -86,7 +108,19 @@ impl Deadline {
         Self {
             started: now(),
             timeout,
+            lacked: AtomicBool::new(false),
         }
+    }
+
+    /// Passes an error on, and remembers when it is for want of something of our own.
+    pub(crate) fn own(&self, error: io::Error) -> io::Error {
+        if error
+            .raw_os_error()
+            .is_some_and(|code| LACKS.contains(&code))
+        {
+            self.lacked.store(true, Ordering::Relaxed);
+        }
+        error
     }
 
     /// Waits, but not longer than to the end of the try.

@@ -65,7 +65,9 @@ impl Place {
     ) -> Result<Connected, String> {
         let (host, port) = (self.host.as_str(), self.port);
         let missing = format!("no connection to {}", shown(host, port));
-        let stream = deadline.within(&missing, first_of(host, port)).await??;
+        let stream = deadline
+            .within(&missing, first_of(host, port, deadline))
+            .await??;
         let peer = stream
             .peer_addr()
             .map_or_else(|_| shown(host, port), |peer| peer.to_string());
@@ -104,15 +106,16 @@ impl Place {
     }
 }
 
-async fn first_of(host: &str, port: u16) -> Result<TcpStream, String> {
+async fn first_of(host: &str, port: u16, deadline: &Deadline) -> Result<TcpStream, String> {
     let addresses = lookup_host((host, port))
         .await
+        .map_err(|error| deadline.own(error))
         .map_err(|error| format!("the host {host} was not found: {error}"))?;
     let mut detail = format!("the host {host} has no address");
     for address in addresses.take(ADDRESSES_MAX) {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
-            Err(error) => detail = refused(address, &error),
+            Err(error) => detail = refused(address, &deadline.own(error)),
         }
     }
     Err(detail)

@@ -58,18 +58,20 @@ impl DnsTarget {
     pub(crate) async fn attempt(&self, deadline: &Deadline) -> Seen {
         let server = match self.server {
             Some(server) => server,
-            None => of_this_machine().await?,
+            None => of_this_machine(deadline).await?,
         };
         let missing = format!("no answer of the name server {server}");
-        let answer = deadline.within(&missing, self.ask(server)).await??;
+        let answer = deadline
+            .within(&missing, self.ask(server, deadline))
+            .await??;
         self.judge(answer)
     }
 
-    async fn ask(&self, server: SocketAddr) -> Result<Answer, String> {
+    async fn ask(&self, server: SocketAddr, deadline: &Deadline) -> Result<Answer, String> {
         let id = fastrand::u16(..);
-        let answer = over_udp(server, id, &self.question).await?;
+        let answer = over_udp(server, (id, &self.question), deadline).await?;
         match answer.is_cut {
-            true => over_tcp(server, id, &self.question).await,
+            true => over_tcp(server, (id, &self.question), deadline).await,
             false => Ok(answer),
         }
     }
@@ -116,8 +118,15 @@ fn fits(record: &str, expected: &str) -> bool {
     bare(record) == bare(expected) || bare(host) == bare(expected)
 }
 
-async fn over_udp(server: SocketAddr, id: u16, question: &Question) -> Result<Answer, String> {
-    let failed = |error| format!("failed to ask the name server {server}: {error}");
+async fn over_udp(
+    server: SocketAddr,
+    (id, question): (u16, &Question),
+    deadline: &Deadline,
+) -> Result<Answer, String> {
+    let failed = |error| {
+        let error = deadline.own(error);
+        format!("failed to ask the name server {server}: {error}")
+    };
     let local: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -143,8 +152,15 @@ async fn over_udp(server: SocketAddr, id: u16, question: &Question) -> Result<An
     }
 }
 
-async fn over_tcp(server: SocketAddr, id: u16, question: &Question) -> Result<Answer, String> {
-    let failed = |error| format!("failed to ask the name server {server} over TCP: {error}");
+async fn over_tcp(
+    server: SocketAddr,
+    (id, question): (u16, &Question),
+    deadline: &Deadline,
+) -> Result<Answer, String> {
+    let failed = |error| {
+        let error = deadline.own(error);
+        format!("failed to ask the name server {server} over TCP: {error}")
+    };
     let mut stream = TcpStream::connect(server).await.map_err(failed)?;
     let message = question.message(id);
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);
@@ -160,9 +176,10 @@ async fn over_tcp(server: SocketAddr, id: u16, question: &Question) -> Result<An
 }
 
 /// The first name server of this machine, read at each try: it changes with the network.
-async fn of_this_machine() -> Result<SocketAddr, String> {
+async fn of_this_machine(deadline: &Deadline) -> Result<SocketAddr, String> {
     let text = tokio::fs::read_to_string(RESOLV_CONF)
         .await
+        .map_err(|error| deadline.own(error))
         .map_err(|error| format!("failed to read {RESOLV_CONF}: {error}"))?;
     let first = text.lines().find_map(|line| {
         let address = line.trim().strip_prefix("nameserver")?.trim();

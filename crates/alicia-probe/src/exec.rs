@@ -48,6 +48,7 @@ impl ExecTarget {
         let mut tail = Tail::default();
         let name = self.words.first().map_or("", String::as_str);
         let mut running = Running::start(self, &mark)
+            .map_err(|error| deadline.own(error))
             .map_err(|error| format!("failed to start {name:?}: {error}"))?;
         let ended = deadline
             .within("no answer", running.until_exit(&mut tail))

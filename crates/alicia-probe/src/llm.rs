@@ -89,7 +89,7 @@ impl LlmTarget {
         let key = match &self.key {
             Key::None => None,
             Key::Here(key) => Some(key.clone()),
-            Key::File(path) => Some(secret::read(path).await?),
+            Key::File(path) => Some(secret::read(path, deadline).await?),
         };
         if let Some(key) = key {
             let value = HeaderValue::try_from(format!("Bearer {key}"));

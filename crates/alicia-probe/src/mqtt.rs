@@ -91,7 +91,7 @@ impl MqttTarget {
     pub(crate) async fn attempt(&self, deadline: &Deadline) -> Seen {
         let mark = format!("probe-{:016x}", fastrand::u64(..));
         let password = match &self.password_file {
-            Some(path) => secret::read(path).await?,
+            Some(path) => secret::read(path, deadline).await?,
             None => String::new(),
         };
         let connected = self.place.connect(&[], deadline).await?;

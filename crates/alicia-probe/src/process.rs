@@ -10,7 +10,7 @@ use alicia_contract::ByteSize;
 use alicia_contract::fleet::ProcessCheck;
 use tokio::time::Instant;
 
-use crate::attempt::{Seen, now};
+use crate::attempt::{Deadline, Seen, now};
 use crate::disk::size;
 
 /// The most processes that are looked at; a fork bomb must not hold up the monitor.
@@ -74,11 +74,13 @@ impl ProcessTarget {
         }
     }
 
-    pub(crate) fn attempt(&self) -> Seen {
+    pub(crate) fn attempt(&self, deadline: &Deadline) -> Seen {
         let pid = self.pid;
         let gone = || format!("process {pid} is gone");
-        let stat = stat(pid).filter(|stat| !stat.is_dead).ok_or_else(gone)?;
-        let sum = sum(pid);
+        let stat = stat(pid, deadline)
+            .filter(|stat| !stat.is_dead)
+            .ok_or_else(gone)?;
+        let sum = sum(pid, deadline);
         let cores = self.cores(stat.started, sum.cpu_ticks).ok_or_else(gone)?;
         self.judge(sum, cores)
     }
@@ -165,13 +167,13 @@ impl ProcessTarget {
     }
 }
 
-fn sum(pid: u32) -> Sum {
+fn sum(pid: u32, deadline: &Deadline) -> Sum {
     let mut sum = Sum::default();
     let mut left = VecDeque::from([pid]);
     let mut seen = 0;
     while let Some(pid) = left.pop_front() {
         seen += 1;
-        let Some(stat) = stat(pid).filter(|stat| !stat.is_dead) else {
+        let Some(stat) = stat(pid, deadline).filter(|stat| !stat.is_dead) else {
             continue;
         };
         sum.processes += 1;
@@ -179,7 +181,10 @@ fn sum(pid: u32) -> Sum {
         sum.memory_bytes += memory_bytes(pid).unwrap_or(0);
         match fs::read_dir(format!("/proc/{pid}/fd")) {
             Ok(entries) => sum.descriptors += entries.count() as u64,
-            Err(_) => sum.closed += 1,
+            Err(error) => {
+                deadline.own(error);
+                sum.closed += 1;
+            }
         }
         if seen + left.len() < PROCESSES_MAX {
             left.extend(children(pid));
@@ -188,8 +193,9 @@ fn sum(pid: u32) -> Sum {
     sum
 }
 
-fn stat(pid: u32) -> Option<Stat> {
-    read_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+fn stat(pid: u32, deadline: &Deadline) -> Option<Stat> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat"));
+    read_stat(&text.map_err(|error| deadline.own(error)).ok()?)
 }
 
 /// The name is in parentheses and may hold anything, also parentheses.

@@ -2,14 +2,17 @@
 
 use std::path::Path;
 
+use crate::attempt::Deadline;
+
 /// The longest secret, in bytes: longer than any token, far shorter than a file that was named by mistake.
 const SECRET_BYTES_MAX: usize = 64 << 10;
 
 /// The first line of a file.
-pub(crate) async fn read(path: &Path) -> Result<String, String> {
+pub(crate) async fn read(path: &Path, deadline: &Deadline) -> Result<String, String> {
     let shown = path.display();
     let bytes = tokio::fs::read(path)
         .await
+        .map_err(|error| deadline.own(error))
         .map_err(|error| format!("failed to read the secret in {shown}: {error}"))?;
     let line = bytes
         .split(|byte| *byte == b'\n')

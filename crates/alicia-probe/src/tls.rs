@@ -49,7 +49,7 @@ impl Tls {
         protocols: &[&[u8]],
         deadline: &Deadline,
     ) -> Result<(TlsStream<TcpStream>, String), String> {
-        let mut config = self.config().await?;
+        let mut config = self.config(deadline).await?;
         if !protocols.is_empty() {
             let config = Arc::make_mut(&mut config);
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
@@ -64,13 +64,14 @@ impl Tls {
     }
 
     /// The file of a private authority is read at each try, so that a new one counts at once.
-    async fn config(&self) -> Result<Arc<ClientConfig>, String> {
+    async fn config(&self, deadline: &Deadline) -> Result<Arc<ClientConfig>, String> {
         let Some(path) = &self.ca else {
             return of_this_machine();
         };
         let shown = path.display();
         let text = tokio::fs::read(path)
             .await
+            .map_err(|error| deadline.own(error))
             .map_err(|error| format!("failed to read the certificates of {shown}: {error}"))?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&text) {

@@ -1,0 +1,62 @@
+//! A host that lacks descriptors learns nothing about the services it asks. The limit is of the whole process, so there is
+//! one test here.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use alicia_contract::fleet::Probe;
+use alicia_probe::{Context, Outcome, Target, attempt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::{Value, json};
+
+use crate::support::PATIENCE;
+
+#[path = "support/target.rs"]
+mod support;
+
+async fn once(probe: Value, port: u16) -> Outcome {
+    let probe: Probe = serde_json::from_value(probe).expect("a probe");
+    let context = Context {
+        port: Some(port),
+        pid: Some(std::process::id()),
+        directory: Path::new("/"),
+        environment: &[],
+    };
+    let target = Target::resolve(&probe, &context).expect("it can be tried");
+    attempt(&target, PATIENCE).await
+}
+
+fn at_most_open(soft: u64) {
+    let limit = getrlimit(Resource::Nofile);
+    let lower = Rlimit {
+        current: Some(soft),
+        ..limit
+    };
+    setrlimit(Resource::Nofile, lower)
+        .expect("a soft limit may always be lowered and raised again");
+}
+
+#[tokio::test]
+async fn a_try_without_a_descriptor_is_not_made() {
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let port = nobody.local_addr().expect("it is bound").port();
+    let probes = [
+        json!({"tcp": {}}),
+        json!({"http": {}}),
+        json!({"exec": {"command": ["/bin/true"]}}),
+        json!({"process": {"memory_max": "1TiB"}}),
+        json!({"dns": {"name": "localhost", "server": "127.0.0.1"}}),
+    ];
+    let before = getrlimit(Resource::Nofile).current.expect("a limit");
+    for probe in probes {
+        at_most_open(0);
+        let outcome = once(probe.clone(), port).await;
+        at_most_open(before);
+        assert!(!outcome.ok && !outcome.made, "{probe}: {outcome:?}");
+    }
+    drop(nobody);
+    let outcome = once(json!({"tcp": {}}), port).await;
+    assert!(!outcome.ok && outcome.made, "refused: {outcome:?}");
+    let outcome = once(json!({"exec": {"command": ["/bin/true"]}}), port).await;
+    assert!(outcome.ok && outcome.made, "{outcome:?}");
+}
