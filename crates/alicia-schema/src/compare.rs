@@ -1,5 +1,6 @@
 //! Whether whatever fits one schema also fits another one. Careful: what cannot be shown to fit is a fault.
 
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use alicia_contract::problem::InputFault;
@@ -53,6 +54,7 @@ pub fn compare(narrow: &Value, wide: &Value) -> Vec<InputFault> {
         narrow,
         wide,
         steps: STEPS_MAX,
+        open: Vec::new(),
         faults: Vec::new(),
     };
     comparison.part(narrow, wide, "");
@@ -60,34 +62,55 @@ pub fn compare(narrow: &Value, wide: &Value) -> Vec<InputFault> {
     comparison.faults
 }
 
-/// Parts that are compared; recursive schemas would have no end.
+/// Parts that are compared: of schemas of ordinary size, all.
 const STEPS_MAX: u32 = 2_000;
+
+/// Parts that are compared within each other. The comparison goes down as deep on the stack.
+const DEPTH_MAX: usize = 64;
 
 /// The schema of which nothing is said.
 static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 /// The schema that takes everything.
-const ANYTHING: Value = Value::Bool(true);
+static ANYTHING: Value = Value::Bool(true);
 
 struct Comparison<'s> {
     narrow: &'s Value,
     wide: &'s Value,
     steps: u32,
+    /// The pairs that are being compared, the outermost first. A schema that refers to itself comes back to one.
+    open: Vec<(&'s Value, &'s Value)>,
     faults: Vec<InputFault>,
 }
 
 impl<'s> Comparison<'s> {
     fn part(&mut self, narrow: &'s Value, wide: &'s Value, at: &str) {
+        let (narrow, wide) = (follow(self.narrow, narrow), follow(self.wide, wide));
+        let means_the_same = !refers(narrow) || self.narrow == self.wide;
+        let is_same = narrow == wide && means_the_same;
+        if is_same || takes_all(wide) || narrow == &Value::Bool(false) || self.is_open(narrow, wide)
+        {
+            return;
+        }
         self.steps = self.steps.saturating_sub(1);
-        if self.steps == 0 {
+        if self.steps == 0 || self.open.len() >= DEPTH_MAX {
             self.fault(at, "is too deep to be compared");
             return;
         }
-        let (narrow, wide) = (follow(self.narrow, narrow), follow(self.wide, wide));
-        let is_same = narrow == wide && !refers(narrow);
-        if is_same || takes_all(wide) || narrow == &Value::Bool(false) {
-            return;
-        }
+        self.open.push((narrow, wide));
+        self.within(narrow, wide, at);
+        self.open.pop();
+    }
+
+    /// Whether this pair is being compared further out: then it fits as far as the rest does.
+    fn is_open(&self, narrow: &Value, wide: &Value) -> bool {
+        let is_it = |(one, other): &(&Value, &Value)| {
+            std::ptr::eq(*one, narrow) && std::ptr::eq(*other, wide)
+        };
+        self.open.iter().any(is_it)
+    }
+
+    fn within(&mut self, narrow: &'s Value, wide: &'s Value, at: &str) {
         if let Some(choices) = narrow.get("anyOf").and_then(Value::as_array) {
             // What fits one of the choices must fit, whichever it is.
             choices
@@ -110,18 +133,14 @@ impl<'s> Comparison<'s> {
         self.choices(narrow, wide, at);
         self.bounds(narrow, wide, at);
         self.properties(narrow, wide, at);
-        if let Some(items) = wide.get("items").filter(|items| !takes_all(items))
-            && may_be("array", narrow)
-        {
-            let own = narrow.get("items").unwrap_or(&ANYTHING);
-            self.part(own, items, &format!("{at}/*"));
-        }
+        self.items(narrow, wide, at);
     }
 
     /// Whether a part is shown to fit, on a trial.
     fn fits(&mut self, narrow: &'s Value, wide: &'s Value) -> bool {
         let mut trial = Self {
             faults: Vec::new(),
+            open: self.open.clone(),
             ..*self
         };
         trial.part(narrow, wide, "");
@@ -133,11 +152,14 @@ impl<'s> Comparison<'s> {
         self.faults.push(fault(at, message));
     }
 
-    /// A keyword of the wide schema that is not compared must be there in the same words.
+    /// A keyword of the wide schema that is not compared must be there in the same words, and mean the same.
     fn unknown(&mut self, narrow: &Map<String, Value>, wide: &Map<String, Value>, at: &str) {
         for (name, value) in wide {
             let known = REMARKS.contains(&name.as_str()) || COMPARED.contains(&name.as_str());
-            if !known && narrow.get(name) != Some(value) {
+            let is_reference = matches!(name.as_str(), "$ref" | "$dynamicRef");
+            let means_the_same = !(is_reference || refers(value)) || self.narrow == self.wide;
+            let is_there = narrow.get(name) == Some(value) && means_the_same;
+            if !known && !is_there {
                 self.fault(at, &format!("cannot be shown to fit `{name}`"));
             }
         }
@@ -175,7 +197,10 @@ impl<'s> Comparison<'s> {
         };
         match values(narrow) {
             Some(own) => {
-                for value in own.iter().filter(|value| !wanted.contains(value)) {
+                // Both lists may be long.
+                let wanted: HashSet<String> = wanted.into_iter().map(Value::to_string).collect();
+                let is_other = |value: &&&Value| !wanted.contains(&value.to_string());
+                for value in own.iter().filter(is_other).take(FAULTS_MAX) {
                     self.fault(at, &format!("may be {value}, which is not taken"));
                 }
             }
@@ -232,8 +257,11 @@ impl<'s> Comparison<'s> {
                 );
             }
         }
-        let is_closed = wide.get("additionalProperties") == Some(&Value::Bool(false));
-        let own_is_closed = narrow.get("additionalProperties") == Some(&Value::Bool(false));
+        let is_false =
+            |of: &Map<String, Value>| of.get("additionalProperties") == Some(&Value::Bool(false));
+        let is_closed = is_false(wide);
+        // A pattern of names lets in more than is named.
+        let own_is_closed = is_false(narrow) && !narrow.contains_key("patternProperties");
         for (name, part) in own.into_iter().flatten() {
             let place = format!("{at}/{}", escape(name));
             match wanted.and_then(|wanted| wanted.get(name)) {
@@ -259,6 +287,34 @@ impl<'s> Comparison<'s> {
                 self.fault(&place, "may be anything, because nothing is said of it");
             }
         }
+        let more = wide
+            .get("additionalProperties")
+            .filter(|more| !takes_all(more));
+        if let Some(expected) = more.filter(|_| !is_closed) {
+            let place = format!("{at}/*");
+            if narrow.contains_key("patternProperties") {
+                return self.fault(&place, "may be anything that a pattern of names lets in");
+            }
+            let own = narrow.get("additionalProperties").unwrap_or(&ANYTHING);
+            self.part(own, expected, &place);
+        }
+    }
+
+    fn items(&mut self, narrow: &'s Map<String, Value>, wide: &'s Map<String, Value>, at: &str) {
+        let Some(items) = wide.get("items").filter(|items| !takes_all(items)) else {
+            return;
+        };
+        if !may_be("array", narrow) {
+            return;
+        }
+        let place = format!("{at}/*");
+        let own = narrow.get("items").unwrap_or(&ANYTHING);
+        // The first ones may have schemas of their own.
+        let first = narrow.get("prefixItems").and_then(Value::as_array);
+        let first = first.into_iter().flatten();
+        first
+            .chain([own])
+            .for_each(|own| self.part(own, items, &place));
     }
 }
 

@@ -1,9 +1,10 @@
 //! JSON Schemas that strangers send: compiled without harm, with faults by JSON pointer in words.
 //!
-//! Reading order: [`Checked`] (compile and check), `harm` (what is refused before), `words` (faults in words),
-//! [`compare`] (whether what fits one schema fits another).
+//! Reading order: [`Checked`] (compile and check), `harm` (what is refused before), `cost` (what would take too
+//! long), `words` (faults in words), [`compare`] (whether what fits one schema fits another).
 
 mod compare;
+mod cost;
 mod harm;
 mod words;
 
@@ -50,7 +51,10 @@ impl SchemaFault {
 
 /// A schema that values are checked against.
 #[derive(Debug)]
-pub struct Checked(Validator);
+pub struct Checked {
+    validator: Validator,
+    schema: Value,
+}
 
 impl Checked {
     /// Compiles a schema.
@@ -67,28 +71,40 @@ impl Checked {
             .with_pattern_options(patterns)
             .build(schema);
         compiled
-            .map(Self)
+            .map(|validator| Self {
+                validator,
+                schema: schema.clone(),
+            })
             .map_err(|error| SchemaFault::new(error.instance_path().as_str(), error.to_string()))
     }
 
-    /// Whether a value fits.
+    /// Whether a value fits. One that cannot be checked does not.
     #[must_use]
     pub fn fits(&self, value: &Value) -> bool {
-        harm::levels(value, VALUE_LEVELS_MAX) <= VALUE_LEVELS_MAX && self.0.is_valid(value)
+        self.obstacle(value).is_none() && self.validator.is_valid(value)
     }
 
     /// What of a value does not fit, at most [`FAULTS_MAX`]; `at` is the pointer of the value itself.
     #[must_use]
     pub fn faults(&self, value: &Value, at: &str) -> Vec<InputFault> {
-        if harm::levels(value, VALUE_LEVELS_MAX) > VALUE_LEVELS_MAX {
-            let message = format!("found more than {VALUE_LEVELS_MAX} levels, expected fewer");
-            return vec![words::fault(at, &message)];
+        if let Some(obstacle) = self.obstacle(value) {
+            return vec![words::fault(at, &obstacle)];
         }
-        self.0
+        self.validator
             .iter_errors(value)
             .take(FAULTS_MAX)
             .map(|error| words::of(&error, at))
             .collect()
+    }
+
+    /// Why a value cannot be checked, in words.
+    fn obstacle(&self, value: &Value) -> Option<String> {
+        if harm::levels(value, VALUE_LEVELS_MAX) > VALUE_LEVELS_MAX {
+            let limit = VALUE_LEVELS_MAX;
+            return Some(format!("found more than {limit} levels, expected fewer"));
+        }
+        let too_much = "is too much for its schema, which looks at each part again and again; send less, or less deep";
+        (!cost::is_bearable(&self.schema, value)).then(|| too_much.to_owned())
     }
 }
 

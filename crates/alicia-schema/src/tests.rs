@@ -234,3 +234,169 @@ fn what_cannot_be_compared_does_not_fit() {
     let round = json!({ "type": "object", "properties": { "next": { "$ref": "#" } } });
     check(json!({ "type": "object" }), round, false);
 }
+
+/// `depth` levels, each of which holds the next under `x`.
+fn nested(depth: usize) -> Value {
+    (0..depth).fold(json!({}), |inner, _| json!({ "x": inner }))
+}
+
+#[test]
+fn what_would_take_for_ever_is_not_checked() {
+    let check = |schema: Value, value: Value| {
+        let checked = Checked::new(&schema).expect("it compiles");
+        assert!(!checked.fits(&value), "{schema}");
+        let faults = checked.faults(&value, "/input");
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].message.contains("too much"), "{faults:?}");
+    };
+    // Each level looks at the next one twice: 2^100 looks.
+    let twice = json!({ "properties": { "x": { "allOf": [{ "$ref": "#" }, { "$ref": "#" }] } } });
+    check(twice, nested(100));
+    let unevaluated = json!({
+        "anyOf": [{ "properties": { "x": { "$ref": "#" } } }, { "required": ["y"] }],
+        "unevaluatedProperties": false,
+    });
+    check(unevaluated, nested(100));
+    // A diamond of references doubles with each step, for each item of a list.
+    let mut diamond = serde_json::Map::new();
+    for n in 0..9 {
+        let next = json!({ "$ref": format!("#/$defs/d{}", n + 1) });
+        diamond.insert(format!("d{n}"), json!({ "allOf": [next, next] }));
+    }
+    diamond.insert("d9".to_owned(), json!({ "type": "integer" }));
+    let schema = json!({ "items": { "$ref": "#/$defs/d0" }, "$defs": diamond });
+    check(schema.clone(), json!(vec![1; 10_000]));
+    assert!(
+        Checked::new(&schema)
+            .expect("it compiles")
+            .fits(&json!([1, 2, 3]))
+    );
+    let long: Vec<usize> = (0..3_000).collect();
+    check(json!({ "items": { "enum": long } }), json!(vec![-1; 1_000]));
+}
+
+#[test]
+fn what_is_only_large_is_checked() {
+    let tree = json!({
+        "type": "object",
+        "properties": { "left": { "$ref": "#" }, "right": { "$ref": "#" }, "value": { "type": "integer" } },
+        "additionalProperties": false,
+    });
+    let full = (0..10).fold(
+        json!({ "value": 1 }),
+        |inner, _| json!({ "left": inner, "right": inner, "value": 1 }),
+    );
+    assert!(faults(tree.clone(), full).is_empty());
+    let row = json!({ "id": 1, "name": "a", "tags": ["x", "y"] });
+    let table = json!({
+        "items": {
+            "properties": { "id": { "type": "integer" }, "name": { "type": "string" }, "tags": { "items": { "enum": ["x", "y"] } } },
+            "required": ["id", "name"],
+        },
+    });
+    assert!(faults(table, json!(vec![row; 5_000])).is_empty());
+}
+
+#[test]
+fn schemas_that_go_on_and_on_are_refused_before_they_are_compiled() {
+    let chain = |links: usize, link: &dyn Fn(Value) -> Value| {
+        let mut defs = serde_json::Map::new();
+        for n in 0..links {
+            let next = json!({ "$ref": format!("#/d/{}", n + 1) });
+            defs.insert(n.to_string(), link(next));
+        }
+        defs.insert(links.to_string(), json!({}));
+        json!({ "$ref": "#/d/0", "d": defs })
+    };
+    let refused = |schema: Value| {
+        let fault = Checked::new(&schema).expect_err("it is refused");
+        fault.message
+    };
+    let same = |next: Value| next;
+    assert!(refused(chain(1_000, &same)).contains("on and on"));
+    let inner = |next: Value| json!({ "items": next });
+    assert!(refused(chain(600, &inner)).contains("levels together"));
+    // Many references, each to a diamond of its own: quadratic, and worse, when each is followed anew.
+    let mut defs = serde_json::Map::new();
+    for n in 0..9 {
+        let next = json!({ "$ref": format!("#/d/{}", n + 1) });
+        defs.insert(n.to_string(), json!({ "allOf": [next, next, next] }));
+    }
+    defs.insert("9".to_owned(), json!({}));
+    let many: Vec<Value> = (0..1_000).map(|_| json!({ "$ref": "#/d/0" })).collect();
+    assert!(refused(json!({ "prefixItems": many, "d": defs })).contains("on and on"));
+    assert!(Checked::new(&chain(20, &same)).is_ok());
+    assert!(Checked::new(&chain(100, &inner)).is_ok());
+}
+
+#[test]
+fn schemas_that_refer_to_themselves_are_compared() {
+    let list = |kind: &str| {
+        json!({ "type": "object", "properties": { "value": { "type": kind }, "next": { "$ref": "#" } },
+                "additionalProperties": false })
+    };
+    assert_eq!(compare(&list("integer"), &list("integer")), []);
+    assert_eq!(compare(&list("integer"), &list("number")), []);
+    let found = compare(&list("string"), &list("number"));
+    assert_eq!(found[0].pointer, "/value");
+}
+
+#[test]
+fn what_only_looks_the_same_does_not_fit() {
+    let check = |narrow: Value, wide: Value, fits: bool| {
+        let found = compare(&narrow, &wide);
+        assert_eq!(found.is_empty(), fits, "{narrow} into {wide}: {found:?}");
+    };
+    // The same words, which refer to something else.
+    let named = |kind: &str| json!({ "allOf": [{ "$ref": "#/$defs/t" }], "$defs": { "t": { "type": kind } } });
+    check(named("string"), named("integer"), false);
+    check(named("string"), named("string"), true);
+    let beside = |kind: &str| json!({ "$ref": "#/$defs/t", "minLength": 1, "$defs": { "t": { "type": kind } } });
+    check(beside("string"), beside("integer"), false);
+    // What is not named.
+    let others = |kind: &str| json!({ "type": "object", "additionalProperties": { "type": kind } });
+    check(others("integer"), others("number"), true);
+    check(others("string"), others("number"), false);
+    check(json!({ "type": "object" }), others("number"), false);
+    let by_pattern = json!({ "type": "object", "patternProperties": { "^a": { "type": "string" } },
+                             "additionalProperties": false });
+    check(by_pattern.clone(), others("number"), false);
+    let a_number = json!({ "type": "object", "properties": { "a": { "type": "number" } } });
+    check(by_pattern, a_number, false);
+    // The first items of a list.
+    let first = json!({ "type": "array", "prefixItems": [{ "type": "string" }], "items": { "type": "number" } });
+    check(
+        first,
+        json!({ "type": "array", "items": { "type": "number" } }),
+        false,
+    );
+}
+
+/// As large as they may be, on a stack as small as that of a worker thread: 2 MiB, also in a build for tests.
+#[test]
+fn the_deepest_that_is_taken_fits_on_the_stack() {
+    let deepest = || {
+        let mut defs = serde_json::Map::new();
+        for n in 0..165 {
+            let next = json!({ "items": { "$ref": format!("#/d/{}", n + 1) } });
+            defs.insert(n.to_string(), next);
+        }
+        defs.insert("165".to_owned(), json!({}));
+        let chain = json!({ "$ref": "#/d/0", "d": defs });
+        let checked = Checked::new(&chain).expect("it compiles");
+        let nested = (0..120).fold(json!([]), |inner, _| json!([inner]));
+        assert!(checked.fits(&nested));
+        assert_eq!(compare(&chain, &chain), []);
+        let more = (0..165).fold(json!({}), |inner, _| json!({ "items": inner }));
+        assert!(!compare(&chain, &more).is_empty());
+        let choice = json!({ "anyOf": [{ "type": "null" }, { "items": { "$ref": "#" } }] });
+        let recursive = Checked::new(&choice).expect("it compiles");
+        drop(recursive.faults(&nested, ""));
+    };
+    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    thread
+        .spawn(deepest)
+        .expect("it starts")
+        .join()
+        .expect("it ends well");
+}
