@@ -12,7 +12,7 @@
 //! the keeper) carries labels, by which [`remove`] finds it: before each start, and after each end.
 
 pub use engine::{Engine, Error};
-pub use exec::exec;
+pub use exec::{Inside, exec, fleet_of};
 pub use settings::{Mark, Settings, request};
 pub use standin::{Ended, run};
 pub use sweep::{Which, remove};

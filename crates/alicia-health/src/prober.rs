@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use alicia_container::Inside;
 use alicia_contract::fleet::{Fleet, LatencyObjective, Probe, ProbeKind, ServiceSpec};
 use alicia_contract::id::{InstanceId, ServiceName};
+use alicia_file::fleet::words;
 use alicia_module::Context;
 use alicia_probe::{First, Outcome, Ticker, attempt};
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -127,7 +129,7 @@ impl Prober {
                 .base()
                 .join(spec.directory.as_deref().unwrap_or(".")),
             target: target.clone(),
-            probe: probe.clone(),
+            probe: placed(&self.cx, &target, spec, probe),
             programs: Arc::clone(programs),
             monitor: self.monitor.clone(),
             shared: Arc::clone(&self.shared),
@@ -146,6 +148,23 @@ impl Prober {
             _end: end,
         }
     }
+}
+
+/// A check where it has to run: the program of one looks at a service in a container from inside.
+fn placed(cx: &Context, target: &Target, spec: &ServiceSpec, probe: &Probe) -> Probe {
+    let mut probe = probe.clone();
+    if let (Some(container), Some(exec)) = (&spec.container, &mut probe.exec) {
+        let inside = Inside {
+            program: &cx.program,
+            data: cx.paths.data(),
+            container,
+            instance: &target.instance,
+        };
+        // What cannot be split is said by the check of the file.
+        let words = words(&exec.command).unwrap_or_default();
+        exec.command = inside.command(words);
+    }
+    probe
 }
 
 // === impl Work ===

@@ -30,6 +30,10 @@ async fn a_service_in_a_container_lives_as_any_other() {
     environment: {COLOUR: red}
     readiness: {http: {path: /index.html}}
     liveness: {exec: {command: [cat, /pages/index.html]}}
+    checks:
+      inside: {exec: {command: [cat, /pages/index.html]}, interval: 1s}
+      talker: {exec: {command: [dd, if=/dev/zero, bs=1M, count=3]}, interval: 1s}
+      outside: {exec: {command: [cat, /etc/passwd]}, interval: 1s}
     limits: {memory: 64MiB, processes: 16}
 ";
     let mut house = House::new(ALICIA, &file(&daemon, services));
@@ -54,6 +58,20 @@ async fn a_service_in_a_container_lives_as_any_other() {
         token.starts_with("alt_"),
         "the token of the service is there: {token}"
     );
+
+    // Programs of checks run in the container too, however much they say.
+    let checked = async |check: &str, state: &str| {
+        until(&format!("{check} is {state}"), async || {
+            let (_, view) = house.get("/api/health/services/web").await;
+            let checks = view["checks"].as_array().cloned().unwrap_or_default();
+            let mut checks = checks.iter().filter(|it| it["name"] == check);
+            checks.any(|it| it["state"] == state)
+        })
+        .await;
+    };
+    checked("inside", "healthy").await;
+    checked("talker", "healthy").await;
+    checked("outside", "unhealthy").await;
 
     // The host dies: the container goes on.
     house.kill_host();

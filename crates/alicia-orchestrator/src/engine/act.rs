@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alicia_container::Inside;
 use alicia_contract::InstanceId;
 use alicia_contract::fleet::{ContainerSpec, Probe, ServiceSpec};
 use alicia_contract::orchestrator::{SERVICE_COMMAND, ServiceCommand};
-use alicia_file::fleet::probe_port;
+use alicia_file::fleet::{probe_port, words};
 use alicia_file::machine::directory_of;
 use alicia_keeper::Error as KeeperError;
 use alicia_keeper::protocol::{FailureCode, StopSpec, Target};
@@ -197,9 +198,15 @@ impl Engine {
         let port = probe_port(spec).and_then(|(name, _)| held.ports.get(name).copied());
         let mut probe = probe.clone();
         if let (Some(container), Some(exec)) = (&spec.container, &mut probe.exec) {
-            let (program, data) = (&self.cx.program, self.cx.paths.data());
-            exec.command =
-                container::probe_command(program, data, instance, container, &exec.command);
+            let inside = Inside {
+                program: &self.cx.program,
+                data: self.cx.paths.data(),
+                container,
+                instance,
+            };
+            // What cannot be split is said by the check of the file.
+            let words = words(&exec.command).unwrap_or_default();
+            exec.command = inside.command(words);
         }
         let environment = match probe.kind() {
             Some(kind) if kind.needs_environment() => self.environment_of(instance, slot, spec),

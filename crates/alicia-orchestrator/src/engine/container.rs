@@ -5,7 +5,7 @@ use std::os::unix::fs::chown;
 use std::path::Path;
 use std::time::Duration;
 
-use alicia_container::{Engine as ContainerEngine, Mark, Settings, Which, remove};
+use alicia_container::{Engine as ContainerEngine, Mark, Settings, Which, fleet_of, remove};
 use alicia_contract::InstanceId;
 use alicia_contract::fleet::{Command, ContainerSpec, Fleet};
 use alicia_file::fleet::words;
@@ -21,7 +21,6 @@ pub(super) const STAND_IN_GRACE: Duration = Duration::from_secs(10);
 
 /// The words after the program that make it a stand-in.
 const RUN: [&str; 2] = ["container", "run"];
-const EXEC: [&str; 2] = ["container", "exec"];
 
 /// The variables that name a file or a directory which the container must see.
 const TOKEN_FILE: &str = "ALICIA_TOKEN_FILE";
@@ -83,25 +82,6 @@ pub(super) fn stand_in(
     Ok(())
 }
 
-/// An `exec` probe looks from inside the container.
-pub(super) fn probe_command(
-    program: &Path,
-    data: &Path,
-    instance: &InstanceId,
-    container: &ContainerSpec,
-    command: &Command,
-) -> Command {
-    let mut line = vec![program.display().to_string()];
-    line.extend(EXEC.map(str::to_owned));
-    if let Some(engine) = &container.engine {
-        line.extend(["--engine".to_owned(), engine.clone()]);
-    }
-    line.extend([fleet_of(data), instance.to_string(), "--".to_owned()]);
-    // What cannot be split is said by the check of the file.
-    line.extend(words(command).unwrap_or_default());
-    Command::List(line)
-}
-
 /// Removes the container of a run whose stand-in could not do it: it was killed.
 pub(super) fn remove_run(cx: &Context, container: &ContainerSpec, instance: &InstanceId) {
     let engine = container.engine.clone();
@@ -153,11 +133,6 @@ pub(super) fn remove_strays(cx: &Context, fleet: &Fleet, known: Vec<InstanceId>)
 /// The engine that the file names, else one at a usual place.
 fn find(address: Option<&str>) -> Result<ContainerEngine, alicia_container::Error> {
     ContainerEngine::find(address, None)
-}
-
-/// Fleets are told apart by their data directory.
-fn fleet_of(data: &Path) -> String {
-    data.display().to_string()
 }
 
 fn split(command: Option<&Command>) -> Result<Vec<String>, SpawnFault> {
