@@ -22,10 +22,13 @@ pub use instance::{
 pub use limit::{HeldBy, LimitState};
 pub use sandbox::{FileAccess, NetworkAccess, Sandbox};
 pub use spec::is_name;
-pub use spec::{Limits, LogSpec, PassedFile, ResourceLimit, StartSpec, StopSpec, Target};
+pub use spec::{
+    Limits, LogSpec, PASSED_FIRST, PassedDirectory, PassedFile, ResourceLimit, StartSpec, StopSpec,
+    Target,
+};
 
 /// The version that this build speaks.
-pub const PROTOCOL: Version = Version { major: 1, minor: 1 };
+pub const PROTOCOL: Version = Version { major: 1, minor: 2 };
 
 /// Version of the protocol: majors must be equal, minors may differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

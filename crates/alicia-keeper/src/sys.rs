@@ -30,7 +30,7 @@ const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 /// Number of the last signal (`SIGRTMAX` of the kernel).
 const SIGNAL_MAX: c_int = 64;
 /// First descriptor of inherited sockets, by the `LISTEN_FDS` protocol (`sd_listen_fds(3)`).
-pub(crate) const LISTEN_FD_FIRST: c_int = 3;
+pub(crate) const LISTEN_FD_FIRST: c_int = crate::protocol::PASSED_FIRST as c_int;
 /// Room for the digits of a pid.
 const PID_DIGITS: usize = 10;
 /// Exit code of a child that could not execute the program; the reason goes through the pipe.
@@ -59,7 +59,7 @@ pub(crate) struct ChildPlan<'a> {
     pub(crate) stderr: BorrowedFd<'a>,
     /// Tells what failed; closed by a successful `execve`.
     pub(crate) error: BorrowedFd<'a>,
-    /// From descriptor 3 on: listening sockets, then passed files.
+    /// From descriptor 3 on: listening sockets, then passed directories and files.
     pub(crate) inherited: Vec<BorrowedFd<'a>>,
     /// `LISTEN_PID=`, `WATCHDOG_PID=`: variables whose value is the child's own pid.
     pub(crate) pid_variables: &'a [&'a str],

@@ -23,6 +23,7 @@ mod link;
 pub(crate) mod on_demand;
 mod ports;
 mod probes;
+mod reach;
 pub(crate) mod record;
 pub(crate) mod scaling;
 mod secrets;

@@ -42,7 +42,7 @@ pub(super) struct Plan {
     pub(super) identity: Option<Identity>,
     pub(super) umask: libc::mode_t,
     pub(super) resource_limits: Vec<(libc::c_int, libc::rlimit)>,
-    /// In the order of the request.
+    /// Directories, then files, in the order of the request.
     pub(super) passed: Vec<OwnedFd>,
     pub(super) sandbox: Option<Prepared>,
     /// Variables whose value is the child's pid.
@@ -57,7 +57,7 @@ impl Plan {
         notify_socket: Option<&str>,
     ) -> Result<Self, Failure> {
         check_fields(spec)?;
-        passed::check(&spec.passed)?;
+        passed::check(spec)?;
         check_directory(&spec.directory)?;
         let path = spec.environment.get("PATH").map(String::as_str);
         let file = program::find(&spec.program, &spec.directory, path)?;
@@ -80,7 +80,7 @@ impl Plan {
                 .iter()
                 .map(limit)
                 .collect::<Result<_, _>>()?,
-            passed: passed::make(&spec.passed)?,
+            passed: passed::make(spec)?,
             pid_variables: pid_variables(spec),
         })
     }
@@ -175,8 +175,8 @@ fn environment(
     }
     let numbers =
         LISTEN_FD_FIRST + libc::c_int::try_from(spec.listeners.len()).unwrap_or_default()..;
-    for (file, number) in spec.passed.iter().zip(numbers) {
-        own.push((passed::variable(&file.name), number.to_string()));
+    for (name, number) in passed::names(spec).zip(numbers) {
+        own.push((passed::variable(name), number.to_string()));
     }
     if let Some(socket) = notify_socket {
         own.push(("NOTIFY_SOCKET".to_owned(), socket.to_owned()));

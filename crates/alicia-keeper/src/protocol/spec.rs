@@ -10,6 +10,9 @@ use super::Sandbox;
 
 /// The longest name of an instance or a listener, as for DNS labels (RFC 1035, section 2.3.4).
 const NAME_BYTES_MAX: usize = 63;
+/// The number of the first descriptor that is passed: behind those of `stdin`, `stdout` and `stderr`, as for
+/// `LISTEN_FDS` (`sd_listen_fds(3)`). Listeners come first, then directories, then files.
+pub const PASSED_FIRST: usize = 3;
 /// Time between the stop signal and the kill where the host names none.
 const STOP_GRACE_MS: u64 = 10_000;
 /// Size at which a log file is put aside where the host names none.
@@ -74,8 +77,12 @@ pub struct StartSpec {
     /// `epoll` should add the socket with `EPOLLEXCLUSIVE`, or a connection wakes all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub listeners: Vec<String>,
+    /// Directories that its user could not come to by their paths, at the descriptors that `ALICIA_FD_<NAME>`
+    /// names, after the listeners.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub directories: Vec<PassedDirectory>,
     /// Small files that only this instance gets: sealed memory, open for reading at the descriptors that
-    /// `ALICIA_FD_<NAME>` names, after the listeners. The keeper keeps no copy.
+    /// `ALICIA_FD_<NAME>` names, after the directories. The keeper keeps no copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed: Vec<PassedFile>,
     /// Gives it a `NOTIFY_SOCKET` (`sd_notify(3)`); what comes is told as
@@ -122,6 +129,7 @@ impl StartSpec {
             no_new_privileges: false,
             die_with_keeper: false,
             listeners: Vec::new(),
+            directories: Vec::new(),
             passed: Vec::new(),
             notify: false,
             watchdog_ms: None,
@@ -148,6 +156,16 @@ impl std::fmt::Debug for PassedFile {
             .field("name", &self.name)
             .finish_non_exhaustive()
     }
+}
+
+/// A directory that a child inherits as a place (`O_PATH`): `/proc/self/fd/<number>` leads into it without passing those
+/// above it. What lies in it, and the way up, is guarded by its own modes as before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedDirectory {
+    /// As of a [`PassedFile`]; no two that are passed have the same.
+    pub name: String,
+    /// An absolute path.
+    pub path: PathBuf,
 }
 
 /// Log of an instance slot: lines go to `<directory>/<stem>.log`, files put aside are

@@ -13,11 +13,18 @@ use alicia_keeper::protocol::{
 
 /// Variables whose address a confined instance may always connect to.
 const ADDRESSES: [&str; 2] = ["ALICIA_MQTT_URL", "ALICIA_API_URL"];
-/// The variable with the path of its token, which it may always read.
-const TOKEN_FILE: &str = "ALICIA_TOKEN_FILE";
+
+/// What an instance has from Alicia, and may use whatever its sandbox says.
+#[derive(Debug)]
+pub(super) struct Own<'a> {
+    /// It may listen there.
+    pub(super) ports: &'a [u16],
+    /// It may read its token.
+    pub(super) token_file: Option<PathBuf>,
+}
 
 /// Sets limits and sandbox of a start that is otherwise complete. Relative paths count from `base`.
-pub(super) fn confine(start: &mut StartSpec, spec: &ServiceSpec, ports: &[u16], base: &Path) {
+pub(super) fn confine(start: &mut StartSpec, spec: &ServiceSpec, own: &Own<'_>, base: &Path) {
     limit(start, &spec.limits);
     let Some(sandbox) = &spec.sandbox else {
         return;
@@ -28,9 +35,9 @@ pub(super) fn confine(start: &mut StartSpec, spec: &ServiceSpec, ports: &[u16], 
     }
     start.sandbox = Some(Sandbox {
         no_new_privileges: sandbox.no_new_privileges,
-        files: files(sandbox, start, base),
+        files: files(sandbox, start, own, base),
         hidden: sandbox.hidden.iter().map(|path| base.join(path)).collect(),
-        network: network(&sandbox.network, start, ports),
+        network: network(&sandbox.network, start, own.ports),
         scoped: sandbox.scoped,
         filter_system_calls: sandbox.system_calls == SystemCalls::Default,
         capabilities: sandbox.capabilities.clone(),
@@ -76,7 +83,12 @@ fn both(resource: &str, value: u64) -> ResourceLimit {
     }
 }
 
-fn files(sandbox: &SandboxSpec, start: &StartSpec, base: &Path) -> Option<FileAccess> {
+fn files(
+    sandbox: &SandboxSpec,
+    start: &StartSpec,
+    own: &Own<'_>,
+    base: &Path,
+) -> Option<FileAccess> {
     if sandbox.read_only.is_none() && sandbox.writable.is_none() && !sandbox.strict {
         return None;
     }
@@ -90,7 +102,7 @@ fn files(sandbox: &SandboxSpec, start: &StartSpec, base: &Path) -> Option<FileAc
         if !sandbox.strict {
             paths.push(start.directory.clone());
         }
-        paths.extend(start.environment.get(TOKEN_FILE).map(PathBuf::from));
+        paths.extend(own.token_file.clone());
     }
     Some(FileAccess {
         read_only,
@@ -151,11 +163,14 @@ mod tests {
         for (name, value) in [
             ("ALICIA_MQTT_URL", "mqtt://127.0.0.1:1883"),
             ("ALICIA_API_URL", "http://[::1]:4000"),
-            ("ALICIA_TOKEN_FILE", "/data/token"),
         ] {
             start.environment.insert(name.into(), value.into());
         }
-        confine(&mut start, &spec, &[8080], Path::new("/fleet"));
+        let own = Own {
+            ports: &[8080],
+            token_file: Some(PathBuf::from("/data/token")),
+        };
+        confine(&mut start, &spec, &own, Path::new("/fleet"));
         start
     }
 

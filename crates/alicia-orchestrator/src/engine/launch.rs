@@ -22,10 +22,11 @@ use alicia_module::paths::Paths;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::confine;
+use super::confine::{self, Own};
 use super::container;
 use super::convert::{self, Labels};
 use super::environment::{self, Told, Variables};
+use super::reach::Doors;
 use super::secrets;
 use super::session;
 use super::sockets::{self, Socket};
@@ -35,6 +36,8 @@ use crate::core::event::{Spawn, SpawnFault};
 const CREDENTIALS_MODE: u32 = 0o711;
 /// Only the service reads it.
 const TOKEN_MODE: u32 = 0o600;
+/// The name under which their directory is passed.
+const CREDENTIALS: &str = "credentials";
 
 /// Everything around a start that is the same for all.
 #[derive(Debug, Clone)]
@@ -107,10 +110,14 @@ impl Launch {
         };
         let directory = directory_of(spec, paths.base());
         let instance = spawn.instance.to_string();
+        // The engine of a container goes by paths, and may go anywhere.
+        let owner = spec.user.as_deref().filter(|_| spec.container.is_none());
+        let owner = owner.map(User::find).transpose()?;
+        let mut doors = Doors::of(owner.map(|user| user.id), self.sockets.len());
         let mut start = StartSpec::new(instance, program, directory, self.log());
         start.arguments = words.collect();
-        start.environment = self.environment(Token::Write)?;
-        start.passed.extend(self.identity()?);
+        start.environment = self.environment(Some(&mut doors))?;
+        start.passed.extend(self.identity(&mut doors)?);
         let secrets = secrets::resolve(spec, paths)?;
         start.environment.extend(secrets.variables);
         start.passed.extend(secrets.passed);
@@ -136,10 +143,15 @@ impl Launch {
             ports: self.ports.clone(),
         })
         .unwrap_or_default();
-        session::apply(&mut start, &self.spawn, paths)?;
+        session::apply(&mut start, &self.spawn, paths, &mut doors)?;
+        start.directories = doors.opened();
         session::listen(&mut start, spec);
         let ports: Vec<u16> = self.ports.values().copied().collect();
-        confine::confine(&mut start, spec, &ports, paths.base());
+        let own = Own {
+            ports: &ports,
+            token_file: self.own_token_file(),
+        };
+        confine::confine(&mut start, spec, &own, paths.base());
         if let Some(container) = &spec.container {
             container::stand_in(&mut start, self, container)?;
         }
@@ -164,11 +176,12 @@ impl Launch {
     /// The environment for a program that looks at a run which is there. What cannot be read any more is
     /// left out: the program says what it misses.
     pub(crate) fn environment_of_probe(&self) -> Variables {
-        self.environment(Token::IsThere)
+        self.environment(None)
             .unwrap_or_else(|_| self.surroundings.base.clone())
     }
 
-    fn environment(&self, token: Token) -> Result<Variables, SpawnFault> {
+    /// With doors: for a start, whose token is written. Without: for somebody of Alicia's own user.
+    fn environment(&self, doors: Option<&mut Doors>) -> Result<Variables, SpawnFault> {
         let spec = &self.spawn.spec;
         let owner = spec.user.as_deref().map(User::find).transpose()?;
         let mut base = self.surroundings.base.clone();
@@ -177,7 +190,7 @@ impl Launch {
             base.insert("HOME".into(), home.clone());
         }
         let files = read_env_files(spec, self.surroundings.paths.base())?;
-        let told = self.told(token, owner.as_ref())?;
+        let told = self.told(doors, owner.as_ref())?;
         Ok(environment::environment(
             base,
             files,
@@ -187,20 +200,15 @@ impl Launch {
         ))
     }
 
-    fn told(&self, token: Token, owner: Option<&User>) -> Result<Told, SpawnFault> {
+    fn told(&self, doors: Option<&mut Doors>, owner: Option<&User>) -> Result<Told, SpawnFault> {
         let around = &self.surroundings;
         let service = self.spawn.slot.service.to_string();
-        let (username, token_file) = match &around.external_bus {
-            None if !around.identity.settings().token_file => (service, None),
-            None => (service, Some(self.token_file(token, owner)?)),
-            Some(bus) => {
-                let file = bus
-                    .password_file
-                    .as_ref()
-                    .map(|path| path.display().to_string());
-                (bus.username.clone().unwrap_or_default(), file)
-            }
+        let (username, token_file) = match (&around.external_bus, self.own_token_file()) {
+            (None, None) => (service, None),
+            (None, Some(path)) => (service, Some(self.token_file(&path, doors, owner)?)),
+            (Some(bus), path) => (bus.username.clone().unwrap_or_default(), path),
         };
+        let token_file = token_file.map(|path| path.display().to_string());
         let api = *around.addresses.api().borrow();
         Ok(Told {
             mqtt_url: around
@@ -218,14 +226,15 @@ impl Launch {
 
     /// The key of the run, and who it is: in a file that exists in memory only. From here on the run before it in
     /// this slot may do nothing.
-    fn identity(&self) -> Result<Option<PassedFile>, SpawnFault> {
+    fn identity(&self, doors: &mut Doors) -> Result<Option<PassedFile>, SpawnFault> {
         let (spawn, around) = (&self.spawn, &self.surroundings);
+        let socket = around.paths.renewal_socket();
         let beginning = Beginning {
             service: &spawn.slot.service,
             slot: spawn.slot.slot,
             instance: &spawn.instance,
             epoch: spawn.epoch,
-            socket: &around.paths.renewal_socket(),
+            socket: &way_to_file(&socket, doors),
             logs_in: around.external_bus.is_none(),
         };
         let begun = around.identity.begin_run(beginning, around.clock.unix());
@@ -239,34 +248,50 @@ impl Launch {
         }))
     }
 
-    /// Not synced to the disk: a token is good for one run, and no run outlives the machine.
-    fn token_file(&self, token: Token, owner: Option<&User>) -> Result<String, SpawnFault> {
-        let spawn = &self.spawn;
-        let path = token_path(&self.surroundings.paths, &spawn.instance);
-        let shown = path.display().to_string();
-        if token == Token::IsThere {
-            return Ok(shown);
+    /// Where the password of the bus lies, as Alicia itself names it.
+    fn own_token_file(&self) -> Option<PathBuf> {
+        let around = &self.surroundings;
+        match &around.external_bus {
+            Some(bus) => bus.password_file.clone(),
+            None if !around.identity.settings().token_file => None,
+            None => Some(token_path(&around.paths, &self.spawn.instance)),
         }
+    }
+
+    /// Writes the token of a start, and names its file as the process does. Not synced to the disk: a token is good
+    /// for one run, and no run outlives the machine.
+    fn token_file(
+        &self,
+        path: &Path,
+        doors: Option<&mut Doors>,
+        owner: Option<&User>,
+    ) -> Result<PathBuf, SpawnFault> {
+        let Some(doors) = doors else {
+            return Ok(path.to_owned());
+        };
+        let spawn = &self.spawn;
         let token = self.surroundings.identity.issue_token(&Identity::Service {
             service: spawn.slot.service.clone(),
             instance: spawn.instance.clone(),
             epoch: spawn.epoch,
         });
-        let written = write_private(&path, token.as_bytes()).and_then(|()| match owner {
-            Some(user) => chown(&path, Some(user.id), None),
+        let written = write_private(path, token.as_bytes()).and_then(|()| match owner {
+            Some(user) => chown(path, Some(user.id), None),
             None => Ok(()),
         });
-        let refuse = |error| format!("its token cannot be written to {shown}: {error}");
-        written.map_err(|error| SpawnFault::Passing(refuse(error)))?;
-        Ok(shown)
+        written.map_err(|error| {
+            let shown = path.display();
+            SpawnFault::Passing(format!("its token cannot be written to {shown}: {error}"))
+        })?;
+        Ok(way_to_file(path, doors))
     }
 }
 
-/// Whether the token of a run has to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Token {
-    Write,
-    IsThere,
+/// A file of the credentials as the process names it.
+fn way_to_file(path: &Path, doors: &mut Doors) -> PathBuf {
+    let (directory, name) = (path.parent(), path.file_name());
+    let way = doors.way_to(CREDENTIALS, directory.unwrap_or(Path::new("/")));
+    way.join(name.unwrap_or_default())
 }
 
 /// The file that the output of a slot is written to now.

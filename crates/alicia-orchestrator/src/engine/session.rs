@@ -11,12 +11,15 @@ use alicia_keeper::protocol::StartSpec;
 use alicia_module::paths::Paths;
 
 use super::launch::User;
+use super::reach::Doors;
 use crate::core::event::{SlotId, Spawn, SpawnFault};
 
 /// Only the service looks into it.
 const STATE_MODE: u32 = 0o700;
 /// Others may pass through to their own.
 const PARENT_MODE: u32 = 0o711;
+/// The name under which the directory is passed to who cannot come to it.
+const STATE: &str = "state";
 
 /// The directory of a slot that stays.
 pub(super) fn directory(paths: &Paths, slot: &SlotId) -> PathBuf {
@@ -25,7 +28,12 @@ pub(super) fn directory(paths: &Paths, slot: &SlotId) -> PathBuf {
 }
 
 /// Adds the directory, the word and the arguments, where the service has a session.
-pub(super) fn apply(start: &mut StartSpec, spawn: &Spawn, paths: &Paths) -> Result<(), SpawnFault> {
+pub(super) fn apply(
+    start: &mut StartSpec,
+    spawn: &Spawn,
+    paths: &Paths,
+    doors: &mut Doors,
+) -> Result<(), SpawnFault> {
     let Some(session) = &spawn.spec.session else {
         return Ok(());
     };
@@ -37,6 +45,7 @@ pub(super) fn apply(start: &mut StartSpec, spawn: &Spawn, paths: &Paths) -> Resu
             "its directory {shown} cannot be made: {error}; see `session`"
         ))
     })?;
+    let shown = doors.way_to(STATE, &state).display().to_string();
     let given = [("ALICIA_STATE_DIR", shown.clone())];
     let resume = spawn.resume.then_some(("ALICIA_RESUME", "1".to_owned()));
     for (name, value) in given.into_iter().chain(resume) {
