@@ -6,10 +6,11 @@ use alicia_contract::Problem;
 use reqwest::{Method, RequestBuilder, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
-use crate::place;
+use crate::{place, show};
 
 /// An answer that takes longer than this will not come; waiting operations have their own limit.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,6 +21,8 @@ pub(crate) struct ApiClient {
     base: String,
     key: Option<String>,
     http: reqwest::Client,
+    /// Answers are printed as JSON, where nothing in a text commands a terminal: they stay to the letter.
+    is_exact: bool,
 }
 
 impl ApiClient {
@@ -42,7 +45,10 @@ impl ApiClient {
                 host.api
             }
         };
-        Ok(Self::new(base, key))
+        Ok(Self {
+            is_exact: global.json,
+            ..Self::new(base, key)
+        })
     }
 
     /// A host at an address.
@@ -52,7 +58,12 @@ impl ApiClient {
             .connect_timeout(Duration::from_secs(5))
             .build()
             .expect("a client without TLS has nothing to fail on");
-        Self { base, key, http }
+        Self {
+            base,
+            key,
+            http,
+            is_exact: false,
+        }
     }
 
     /// The address.
@@ -69,7 +80,7 @@ impl ApiClient {
         let answer = self
             .send(self.request(Method::GET, path).timeout(ANSWER_TIMEOUT))
             .await?;
-        Ok(answer.json().await?)
+        self.read(answer).await
     }
 
     /// As [`Self::get`], also where the status says that it is not well: the document is the same.
@@ -77,7 +88,7 @@ impl ApiClient {
         let answer = self
             .ask(self.request(Method::GET, path).timeout(ANSWER_TIMEOUT))
             .await?;
-        Ok(answer.json().await?)
+        self.read(answer).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(
@@ -89,7 +100,7 @@ impl ApiClient {
             .request(Method::POST, path)
             .json(body)
             .timeout(ANSWER_TIMEOUT);
-        Ok(self.send(request).await?.json().await?)
+        self.read(self.send(request).await?).await
     }
 
     /// As [`Self::post`], for what may take so long by itself.
@@ -103,12 +114,22 @@ impl ApiClient {
             .request(Method::POST, path)
             .json(body)
             .timeout(takes.saturating_add(ANSWER_TIMEOUT));
-        Ok(self.send(request).await?.json().await?)
+        self.read(self.send(request).await?).await
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Outcome<T> {
         let request = self.request(Method::DELETE, path).timeout(ANSWER_TIMEOUT);
-        Ok(self.send(request).await?.json().await?)
+        self.read(self.send(request).await?).await
+    }
+
+    /// What an answer says. Services, and whoever is not let in, have written some of its texts.
+    async fn read<T: DeserializeOwned>(&self, answer: Response) -> Outcome<T> {
+        if self.is_exact {
+            return Ok(answer.json().await?);
+        }
+        let mut value: Value = answer.json().await?;
+        tame(&mut value);
+        Ok(serde_json::from_value(value)?)
     }
 
     /// An answer that may go on without end.
@@ -144,13 +165,23 @@ impl ApiClient {
             return Ok(answer);
         }
         let status = answer.status();
-        match answer.json::<Problem>().await {
+        match self.read::<Problem>(answer).await {
             Ok(problem) => Err(Failure::Refused(Box::new(problem))),
             Err(_) => Err(Failure::Other(anyhow::anyhow!(
                 "use the answer of {}: HTTP {status}",
                 self.base
             ))),
         }
+    }
+}
+
+/// Takes what a terminal would obey out of every text.
+fn tame(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = show::harmless(text),
+        Value::Array(values) => values.iter_mut().for_each(tame),
+        Value::Object(members) => members.values_mut().for_each(tame),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 

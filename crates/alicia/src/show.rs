@@ -29,9 +29,10 @@ impl Table {
         }
     }
 
-    /// Adds a row. Cells may hold colour.
+    /// Adds a row. Cells may hold colour; a line feed in one would make a row that is none.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        self.rows.push(cells.into_iter().collect());
+        let cells = cells.into_iter().map(|cell| cell.replace('\n', " "));
+        self.rows.push(cells.collect());
     }
 
     /// The table as text, a line per row.
@@ -71,6 +72,70 @@ fn visible_chars(cell: &str) -> usize {
         .to_string()
         .chars()
         .count()
+}
+
+/// What stands for a character that is not shown.
+const NOT_SHOWN: char = '\u{fffd}';
+
+/// Whether a terminal would do something else than show it, or show the text around it in another order.
+fn is_command(character: char) -> bool {
+    let turns_around = matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    (character.is_control() && character != '\t') || turns_around
+}
+
+/// A text of somebody else. Its lines stay.
+pub(crate) fn harmless(text: &str) -> String {
+    let shown = |c: char| {
+        if c != '\n' && is_command(c) {
+            NOT_SHOWN
+        } else {
+            c
+        }
+    };
+    text.chars().map(shown).collect()
+}
+
+/// A text of somebody else that is to stay in its line.
+pub(crate) fn one_line(text: &str) -> String {
+    let shown = |c: char| if is_command(c) { NOT_SHOWN } else { c };
+    text.chars().map(shown).collect()
+}
+
+/// A line of the output of a service: its colours stay, to its end.
+pub(crate) fn output_line(line: &str) -> String {
+    let mut rest = line.strip_suffix('\r').unwrap_or(line);
+    let mut shown = String::with_capacity(rest.len());
+    let mut is_coloured = false;
+    while let Some(at) = rest.find(is_command) {
+        shown.push_str(&rest[..at]);
+        rest = &rest[at..];
+        if let Some(length) = colour_bytes(rest) {
+            shown.push_str(&rest[..length]);
+            rest = &rest[length..];
+            is_coloured = true;
+        } else {
+            shown.push(NOT_SHOWN);
+            rest = rest
+                .get(rest.chars().next().map_or(0, char::len_utf8)..)
+                .unwrap_or_default();
+        }
+    }
+    shown.push_str(rest);
+    if is_coloured {
+        shown.push_str("\x1b[0m");
+    }
+    shown
+}
+
+/// How many bytes at the beginning only set colours and the like (SGR; ECMA-48, section 8.3.117).
+fn colour_bytes(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\x1b[")?;
+    let is_parameter = |c: char| c.is_ascii_digit() || matches!(c, ';' | ':');
+    let end = parameters.find(|c| !is_parameter(c))?;
+    let before = text.len() - parameters.len();
+    parameters[end..]
+        .starts_with('m')
+        .then_some(before + end + 1)
 }
 
 /// The table of `alicia ps`.
@@ -270,6 +335,42 @@ mod tests {
         assert_eq!(bytes(1_023), "1023B");
         assert_eq!(bytes(1_536), "1.5KiB");
         assert_eq!(bytes(u64::MAX), "16777216.0TiB");
+    }
+
+    #[test]
+    fn nothing_that_a_service_says_commands_the_terminal() {
+        let check = |text: &str, expected: [&str; 3]| {
+            let found = [harmless(text), one_line(text), output_line(text)];
+            assert_eq!(found, expected, "{text:?}");
+        };
+        check("plain\ttext ä", ["plain\ttext ä"; 3]);
+        check("a\nb", ["a\nb", "a\u{fffd}b", "a\u{fffd}b"]);
+        // Clears the screen; sets the title; a control character of one byte less; turns the line around.
+        for bad in [
+            "\x1b[2J",
+            "\x1b]0;x\x07",
+            "\u{9b}2J",
+            "a\u{202e}b",
+            "\x08",
+            "\x7f",
+            "\x1b",
+        ] {
+            for shown in [harmless(bad), one_line(bad), output_line(bad)] {
+                assert!(!shown.contains(is_command), "{bad:?} became {shown:?}");
+                assert!(shown.contains(NOT_SHOWN), "{bad:?} became {shown:?}");
+            }
+        }
+        assert_eq!(output_line("x\x1b[1;31mred"), "x\x1b[1;31mred\x1b[0m");
+        assert_eq!(output_line("ends\r"), "ends");
+        assert_eq!(output_line("\x1b[31"), "\u{fffd}[31");
+        assert_eq!(output_line("\x1b[31K"), "\u{fffd}[31K");
+    }
+
+    #[test]
+    fn a_cell_makes_no_row() {
+        let mut table = Table::new(&["A"]);
+        table.row(["x\napi-1  running".into()]);
+        assert_eq!(table.text(), "A\nx api-1  running\n");
     }
 
     #[test]

@@ -265,7 +265,7 @@ fn print_row(row: &AuditRow, as_json: bool) -> Outcome<()> {
     } else {
         format!(" from {}", row.origin)
     };
-    println!(
+    let text = format!(
         "{} {:<6} {} {} {}{origin}{detail}",
         show::time(row.at),
         row.outcome,
@@ -273,5 +273,6 @@ fn print_row(row: &AuditRow, as_json: bool) -> Outcome<()> {
         row.action,
         row.target
     );
+    println!("{}", show::one_line(&text));
     Ok(())
 }

@@ -231,14 +231,7 @@ fn show_message(message: &RawMessage, as_json: bool) {
     let mark = if message.retained { " (retained)" } else { "" };
     anstream::println!(
         "{topic}{}{topic:#}{mark} {}",
-        message.topic,
-        printable(&payload)
+        show::one_line(&message.topic),
+        show::one_line(&payload)
     );
-}
-
-/// Control characters of a hostile message must not reach the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }

@@ -10,6 +10,7 @@ use reqwest::Response;
 use crate::api::{ApiClient, quoted};
 use crate::cli::{Global, Logs};
 use crate::failure::Outcome;
+use crate::show;
 
 /// The name under which the log of the host is found.
 const HOST: &str = "system";
@@ -90,11 +91,11 @@ async fn show(api: &ApiClient, path: String, label: String, as_json: bool) -> Ou
         rest.extend_from_slice(&chunk);
         while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = rest.drain(..=end).collect();
-            print_line(&label, &line[..end]);
+            print_line(&label, &line[..end], as_json);
         }
     }
     if !rest.is_empty() {
-        print_line(&label, &rest);
+        print_line(&label, &rest, as_json);
     }
     Ok(())
 }
@@ -103,6 +104,12 @@ async fn next_chunk(answer: &mut Response) -> Outcome<Option<Vec<u8>>> {
     Ok(answer.chunk().await?.map(|chunk| chunk.to_vec()))
 }
 
-fn print_line(label: &str, line: &[u8]) {
-    anstream::println!("{label}{}", String::from_utf8_lossy(line));
+/// A line of JSON is printed to the letter: it has no control characters but in their escaped form.
+fn print_line(label: &str, line: &[u8], as_json: bool) {
+    let line = String::from_utf8_lossy(line);
+    if as_json {
+        println!("{line}");
+    } else {
+        anstream::println!("{label}{}", show::output_line(&line));
+    }
 }
