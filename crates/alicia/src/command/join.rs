@@ -1,6 +1,6 @@
 //! `alicia join-token`, `alicia join` and `alicia identity`: agents that nobody here starts.
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,6 +11,7 @@ use alicia_contract::identity::{
     KeyDirectory, NewJoinToken, Nonce, RenewRequest, Renewed, join_text, renewal_text,
 };
 use alicia_signature::SigningKey;
+use anyhow::Context as _;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Subcommand};
@@ -19,6 +20,9 @@ use crate::api::{ApiClient, quoted};
 use crate::cli::Global;
 use crate::failure::{Failure, Outcome};
 use crate::show::{self, Table};
+
+/// A join token has 36 bytes.
+const TOKEN_BYTES_MAX: u64 = 1_024;
 
 /// `alicia join-token`
 #[derive(Debug, Subcommand)]
@@ -54,11 +58,11 @@ pub(crate) struct TokenCreate {
 /// `alicia join`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  alicia join alj_… --api http://127.0.0.1:4000 --out robot.json\n  \
+    after_help = "Example:\n  alicia join - --api http://127.0.0.1:4000 --out robot.json < token\n  \
                   ALICIA_IDENTITY_FILE=robot.json ALICIA_MQTT_URL=mqtt://127.0.0.1:1883 python robot.py"
 )]
 pub(crate) struct Join {
-    /// The join token.
+    /// The join token; `-` reads it from standard input, as whoever is on the machine sees arguments.
     token: String,
     /// Where the identity is written, for the owner only: the client libraries read it from
     /// `ALICIA_IDENTITY_FILE`.
@@ -118,7 +122,8 @@ async fn create(api: &ApiClient, global: &Global, new: &TokenCreate) -> Outcome 
     } else {
         println!("{}", created.token);
         eprintln!(
-            "Good once, until {}, and not shown again. The agent joins with: alicia join TOKEN --api {}",
+            "Good once, until {}, and not shown again. The agent joins with: alicia join - --api {}, which reads it \
+             from standard input",
             show::time(created.info.expires),
             api.base()
         );
@@ -150,11 +155,15 @@ async fn list_tokens(api: &ApiClient, global: &Global) -> Outcome {
 pub(super) async fn join(global: &Global, join: &Join) -> Outcome {
     let base = ApiClient::find(global)?.base().to_owned();
     let api = ApiClient::new(base, None);
+    let token = match join.token.as_str() {
+        "-" => read_token(std::io::stdin().lock())?,
+        token => token.to_owned(),
+    };
     let key = SigningKey::generate().map_err(|error| Failure::Other(error.into()))?;
     let x = key.public().to_string();
     let request = JoinRequest {
-        proof: URL_SAFE_NO_PAD.encode(key.sign(&join_text(&join.token, &x))),
-        token: join.token.clone(),
+        proof: URL_SAFE_NO_PAD.encode(key.sign(&join_text(&token, &x))),
+        token,
         key: x,
     };
     let file = open_new(&join.out)?;
@@ -193,6 +202,20 @@ pub(super) async fn join(global: &Global, join: &Join) -> Outcome {
         joined.prefix
     );
     Ok(ExitCode::SUCCESS)
+}
+
+/// The first line of standard input.
+fn read_token(input: impl BufRead) -> Result<String, Failure> {
+    let mut line = String::new();
+    let read = input.take(TOKEN_BYTES_MAX).read_line(&mut line);
+    read.context("read the join token from standard input")?;
+    match line.trim() {
+        "" => Err(Failure::Usage(
+            "there is no join token in standard input; make one with `alicia join-token create NAME`"
+                .to_owned(),
+        )),
+        token => Ok(token.to_owned()),
+    }
 }
 
 fn open_new(path: &Path) -> Result<std::fs::File, Failure> {
@@ -317,4 +340,18 @@ fn told(global: &Global, what: &impl serde::Serialize, words: &str) -> Outcome {
 fn texts(scopes: &[Grant]) -> String {
     let texts: Vec<&str> = scopes.iter().map(Grant::as_str).collect();
     texts.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_the_first_line_of_what_comes_in() {
+        let read = |text: &str| read_token(text.as_bytes()).ok();
+        assert_eq!(read("alj_x\nmore\n").as_deref(), Some("alj_x"));
+        assert_eq!(read(" alj_x").as_deref(), Some("alj_x"));
+        assert_eq!(read(""), None);
+        assert_eq!(read("\n"), None);
+    }
 }
