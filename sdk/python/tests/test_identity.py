@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, Iterator, Optional
 
@@ -305,6 +306,39 @@ def test_credentials_come_over_the_socket_and_a_refusal_falls_back_to_the_token(
     server.close()
     text = b"alicia-renew\nn\napi\n01abc\n7"
     assert ed25519.verify(ed25519.public_key(bytes(range(32))), text, decode(proofs[0]["proof"]))
+
+
+def test_a_renewal_over_rest_goes_through_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self, value: Any) -> None:
+            asked.append(self.path)
+            body = json.dumps(value).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self) -> None:
+            self._answer({"nonce": "n"})
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer({"credential": "jwt"})
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Says nothing."""
+
+    # Nobody is there: whoever asks it fails.
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        identity = Identity(value(socket="", api=f"http://127.0.0.1:{server.server_port}"))
+        assert identity.renew()["credential"] == "jwt"
+        server.shutdown()
+    assert asked == ["/api/identity/nonce", "/api/identity/renew"]
 
 
 def test_the_rule_decides_about_commands_without_a_signature() -> None:

@@ -51,6 +51,9 @@ LISTED_PATIENCE_S = 2.0
 
 RULES = ("required", "permissive", "off")
 
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks without a proxy, whatever the environment names: the answer is a credential."""
+
 
 class IdentityError(Exception):
     """The identity cannot be used; the message says why."""
@@ -315,5 +318,5 @@ def _ask(url: str, body: Optional[bytes] = None) -> dict[str, Any]:
     if not url.startswith(("http://", "https://")):
         raise IdentityError(f"{url.split('/')[0]} is not an address of REST")
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=RENEW_TIMEOUT_S) as answer:
+    with _direct.open(request, timeout=RENEW_TIMEOUT_S) as answer:
         return strict_json(answer.read(ANSWER_BYTES_MAX))
