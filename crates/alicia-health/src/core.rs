@@ -280,13 +280,11 @@ impl Monitor {
             Event::Acknowledge(id, by) => {
                 actions.extend(self.book.acknowledge(&id, by).map(alert));
             }
-            Event::Tell(condition, holds) => {
-                self.told.tell(*condition, holds, now);
-                self.look_at_told(now, &mut actions);
-            }
+            Event::Tell(condition, holds) => self.take_told(*condition, holds, now, &mut actions),
             Event::Untell(key) => {
                 self.told.untell(&key);
-                self.look_at_told(now, &mut actions);
+                let changes = self.book.end_told(&key, now);
+                actions.extend(changes.into_iter().map(alert));
             }
             Event::Tick => self.tick(now, &mut actions),
         }
@@ -365,7 +363,6 @@ impl Monitor {
     }
 
     fn reconcile(&mut self, service: &ServiceName, now: Now, actions: &mut Vec<Action>) {
-        let root = self.root_of(service, now);
         let Some(watch) = self.watches.get_mut(service) else {
             return;
         };
@@ -377,6 +374,15 @@ impl Monitor {
         if flapping {
             found.push(conditions::flapping(watch));
         }
+        // Of most services nothing is wrong, and nobody is to blame for it.
+        let root = if found.is_empty() {
+            None
+        } else {
+            self.root_of(service, now)
+        };
+        let Some(watch) = self.watches.get(service) else {
+            return;
+        };
         let gate = gate_of(watch, root, flapping);
         let changes = self.book.reconcile(service, found, &gate, now);
         actions.extend(changes.into_iter().map(alert));
@@ -399,16 +405,35 @@ impl Monitor {
         keys.filter(|key| key.rule == rule).cloned().collect()
     }
 
-    /// Brings the alerts in line with what is told from elsewhere.
+    /// Takes what is told from elsewhere.
+    fn take_told(
+        &mut self,
+        condition: Condition,
+        holds: Option<Duration>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
+        if self.told.tell(condition.clone(), holds, now) {
+            let gate = self.gate_of_told(&condition, now);
+            let changes = self.book.take_told(condition, &gate, now);
+            actions.extend(changes.into_iter().map(alert));
+        }
+    }
+
+    fn gate_of_told(&self, condition: &Condition, now: Now) -> Gate {
+        let service = &condition.key.service;
+        let Some(watch) = self.watches.get(service) else {
+            return Gate::default();
+        };
+        gate_of(watch, self.root_of(service, now), watch.flap.was_on())
+    }
+
+    /// Brings the alerts in line with all that is told from elsewhere.
     fn look_at_told(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.told.expire(now);
-        let conditions = self.told.conditions().cloned().map(|condition| {
-            let service = &condition.key.service;
-            let root = self.root_of(service, now);
-            let gate = match self.watches.get(service) {
-                Some(watch) => gate_of(watch, root, watch.flap.was_on()),
-                None => Gate::default(),
-            };
+        let told = self.told.conditions().cloned();
+        let conditions = told.map(|condition| {
+            let gate = self.gate_of_told(&condition, now);
             (condition, gate)
         });
         let conditions = conditions.collect();
@@ -418,6 +443,7 @@ impl Monitor {
 
     /// Asks for restarts of what is unhealthy, within limits.
     fn consider_restarts(&mut self, now: Now, actions: &mut Vec<Action>) {
+        self.forget_breakers();
         let Some(limits) = self.settings.auto_restart else {
             return;
         };
@@ -426,10 +452,11 @@ impl Monitor {
         }
         let names: Vec<ServiceName> = self.watches.keys().cloned().collect();
         for name in names {
-            let root = self.root_of(&name, now);
             let Some(watch) = self.watches.get(&name) else {
                 continue;
             };
+            let is_sick = watch.judged.state == HealthState::Unhealthy;
+            let root = is_sick.then(|| self.root_of(&name, now)).flatten();
             let patient = breaker::Patient {
                 service: &name,
                 state: watch.judged.state,
@@ -441,10 +468,30 @@ impl Monitor {
                 actions.push(Action::Restart(name.clone(), why));
             }
             match self.breakers.condition(&name, limits) {
-                Some(condition) => self.told.tell(condition, None, now),
+                // There are no more of them than services.
+                Some(condition) => {
+                    let _there_is_room = self.told.tell(condition, None, now);
+                }
                 None => self.told.untell(&breaker::key(&name)),
             }
         }
+    }
+
+    /// Of a service that is gone, or when the file asks for no restarts any more, there is no breaker to tell of.
+    /// Before the orchestrator was heard nobody knows which services there are.
+    fn forget_breakers(&mut self) {
+        if self.picture.is_none() {
+            return;
+        }
+        let (watches, asks) = (&self.watches, self.settings.auto_restart.is_some());
+        let is_watched = |service: &ServiceName| asks && watches.contains_key(service);
+        self.breakers.keep(is_watched);
+        let told = self.told.conditions().map(|condition| &condition.key);
+        let over: Vec<Key> = told
+            .filter(|key| key.rule == conditions::Rule::RestartBreaker && !is_watched(&key.service))
+            .cloned()
+            .collect();
+        over.iter().for_each(|key| self.told.untell(key));
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) const TURNS_MAX: usize = 8_192;
 /// Rows that wait for a database that cannot be written; beyond, the oldest are lost and counted.
 const WAITING_MAX: usize = 100_000;
 
+/// A time without the monitor that is shorter is not told apart in the history: a restart, an update.
+const PAUSE_MIN: Duration = Duration::from_secs(180);
+
 /// How often what is too old is deleted.
 const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 
@@ -92,6 +95,7 @@ impl Tries {
 
 impl Recorder {
     pub(crate) async fn run(mut self) {
+        self.close().await;
         let mut ledger = Ledger::default();
         let mut waiting = Minutes::default();
         let mut ticks = tokio::time::interval(TICK);
@@ -116,9 +120,26 @@ impl Recorder {
             }
             let now = self.shared.now();
             waiting.append(ledger.tick(now));
+            {
+                let monitor = self.shared.read();
+                ledger.keep(|service| monitor.watch(service.as_str()).is_some());
+            }
             if !waiting.is_empty() {
                 waiting = self.write(waiting).await;
             }
+        }
+    }
+
+    /// What was open when the monitor last ran was not watched since.
+    async fn close(&self) {
+        let now = self.shared.now().unix;
+        let pause_s = PAUSE_MIN.as_secs_f64();
+        let closed = self
+            .store
+            .write(move |tx| rows::close(tx, now, pause_s))
+            .await;
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the history does not say that the monitor did not run");
         }
     }
 

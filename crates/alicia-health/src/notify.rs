@@ -47,13 +47,15 @@ const PRUNE_EVERY: Duration = Duration::from_secs(3_600);
 /// All that notifying needs.
 pub(crate) struct Notifier {
     desk: Mutex<Desk>,
+    /// Held by who changes silences, from the copy that is tried to the row on disk.
+    pub(crate) editing: tokio::sync::Mutex<()>,
     pub(crate) channels: Vec<Channel>,
     pub(crate) store: Store,
     pub(crate) shared: Arc<Shared>,
     pub(crate) clock: Clock,
     /// Whether the last orders could not be stored.
     pub(crate) unstored: AtomicBool,
-    /// Orders that were lost because there were too many.
+    /// Notifications that were lost because too many waited, for the store or for their channel.
     pub(crate) lost: AtomicU64,
 }
 
@@ -113,6 +115,7 @@ impl Notifier {
             .collect();
         Ok(Self {
             desk: Mutex::new(desk),
+            editing: tokio::sync::Mutex::new(()),
             channels,
             store,
             shared,
@@ -242,14 +245,25 @@ async fn store_orders(notifier: &Notifier, mut orders: Vec<Order>) -> Vec<Order>
 pub(crate) async fn prune(notifier: Arc<Notifier>, keep: u32) {
     let channels: Vec<String> = notifier.channels.iter().map(|of| of.name.clone()).collect();
     loop {
-        let oldest = notifier.clock.unix() - KEPT_S;
+        let now = notifier.clock.unix();
         let channels = channels.clone();
         let outcome = notifier
             .store
-            .write(move |tx| outbox::prune(tx, (oldest, keep), &channels))
+            .write(move |tx| {
+                let mut given_up = 0;
+                for channel in &channels {
+                    given_up += outbox::give_up(tx, channel, outbox::WAITING_MAX, now)?;
+                }
+                outbox::prune(tx, (now - KEPT_S, keep), &channels)?;
+                Ok::<_, Error>(given_up)
+            })
             .await;
         match outcome {
-            Ok(_) => {}
+            Ok(0) => {}
+            Ok(given_up) => {
+                tracing::error!(given_up, "notifications were given up: too many waited");
+                notifier.lost.fetch_add(given_up as u64, Relaxed);
+            }
             Err(Error::Closed) => return,
             Err(error) => tracing::warn!(%error, "old notifications were not deleted"),
         }

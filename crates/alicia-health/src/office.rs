@@ -129,25 +129,25 @@ impl Office {
             by: actor.to_owned(),
             comment: wanted.comment,
         };
-        // Tried on a copy: what cannot be stored is not done.
-        let (changed, before) = {
+        // Tried on a copy, one after the other: what cannot be stored is not done.
+        let _alone = self.notifier.editing.lock().await;
+        let (changed, after) = {
             let mut desk = self.notifier.desk();
             let id = desk.next_uuid(now);
-            let before = desk.silences.clone();
-            let changed = desk.silences.set(wanted, id, now.unix);
-            (changed.map_err(|why| unusable("silence", why))?, before)
+            let mut after = desk.silences.clone();
+            let changed = after.set(wanted, id, now.unix);
+            (changed.map_err(|why| unusable("silence", why))?, after)
         };
         let rows = changed.clone();
-        let written = self
-            .write(actor, "silence", move |tx| {
-                rows.iter()
-                    .try_for_each(|row| outbox::save_silence(tx, row))
-            })
-            .await;
-        if let Err(error) = written {
-            self.notifier.desk().silences = before;
-            return Err(internal(&error));
-        }
+        let target = changed
+            .last()
+            .map_or_else(String::new, |made| format!("silence:{}", made.id));
+        let written = self.write(actor, "silence", target, move |tx| {
+            rows.iter()
+                .try_for_each(|row| outbox::save_silence(tx, row))
+        });
+        written.await.map_err(|error| internal(&error))?;
+        self.notifier.desk().silences = after;
         changed
             .into_iter()
             .last()
@@ -157,20 +157,16 @@ impl Office {
     /// Ends a silence.
     pub(crate) async fn unsilence(&self, actor: &str, id: &str) -> Result<Silence, ApiError> {
         let now = self.unix();
-        let (ended, before) = {
-            let mut desk = self.notifier.desk();
-            let before = desk.silences.clone();
-            (desk.silences.expire(id, now), before)
-        };
-        let ended = ended.ok_or_else(|| no_silence(id))?;
+        let _alone = self.notifier.editing.lock().await;
+        let mut after = self.notifier.desk().silences.clone();
+        let ended = after.expire(id, now).ok_or_else(|| no_silence(id))?;
         let row = ended.clone();
-        let written = self
-            .write(actor, "unsilence", move |tx| outbox::save_silence(tx, &row))
-            .await;
-        if let Err(error) = written {
-            self.notifier.desk().silences = before;
-            return Err(internal(&error));
-        }
+        let target = format!("silence:{id}");
+        let written = self.write(actor, "unsilence", target, move |tx| {
+            outbox::save_silence(tx, &row)
+        });
+        written.await.map_err(|error| internal(&error))?;
+        self.notifier.desk().silences = after;
         Ok(ended)
     }
 
@@ -182,9 +178,18 @@ impl Office {
     ) -> Result<Maintenance, ApiError> {
         let now = self.notifier.now();
         short(Some(&wanted.comment))?;
+        let unknown = self.notifier.desk().unknown(&wanted.services).cloned();
+        if let Some(name) = unknown {
+            let why = format!("found {name}, expected services or groups of the file");
+            return Err(unusable("maintenance window", why));
+        }
         let starts = wanted.starts.unwrap_or(now.unix);
+        // A start so far away that seconds make no difference to it has no end.
         let ends = starts + wanted.duration.duration().as_secs_f64();
-        if wanted.duration > WINDOW_MAX || wanted.duration == Period::default() || ends <= now.unix
+        if wanted.duration > WINDOW_MAX
+            || wanted.duration == Period::default()
+            || ends <= now.unix
+            || ends <= starts
         {
             let why = format!(
                 "found {} from {}, expected an end in the future and at most {WINDOW_MAX}",
@@ -206,8 +211,9 @@ impl Office {
         };
         let window = window.map_err(|why| unusable("maintenance window", why))?;
         let row = window.clone();
+        let target = format!("maintenance:{}", window.id);
         let written = self
-            .write(actor, "maintenance", move |tx| {
+            .write(actor, "maintenance", target, move |tx| {
                 outbox::save_window(tx, &row)
             })
             .await;
@@ -234,7 +240,8 @@ impl Office {
         let ended = ended.ok_or_else(none)?;
         let row = ended.clone();
         // It has ended; after a restart without this row it would be open again, which the error says.
-        self.write(actor, "end_maintenance", move |tx| {
+        let target = format!("maintenance:{id}");
+        self.write(actor, "end_maintenance", target, move |tx| {
             outbox::save_window(tx, &row)
         })
         .await
@@ -248,14 +255,17 @@ impl Office {
         actor: &str,
         name: &str,
     ) -> Result<Notification, ApiError> {
-        let none = || ApiError::not_found("health", format!("the file has no channel {name}"));
+        let none = || ApiError::not_found("health", format!("the file has no channel {name}; `alicia alerts channels` lists those that it has"));
         let channel = self.notifier.channel(name).ok_or_else(none)?;
         let draft = self.notifier.desk().test(name, actor, self.notifier.now());
         let draft = draft.ok_or_else(none)?;
         let row = draft.clone();
-        self.write(actor, "test_channel", move |tx| outbox::push(tx, &row))
-            .await
-            .map_err(|error| internal(&error))?;
+        let target = format!("channel:{name}");
+        self.write(actor, "test_channel", target, move |tx| {
+            outbox::push(tx, &row)
+        })
+        .await
+        .map_err(|error| internal(&error))?;
         channel.wake.notify_one();
         Ok(draft.notification)
     }
@@ -265,6 +275,7 @@ impl Office {
         &self,
         actor: &str,
         verb: &'static str,
+        target: String,
         change: impl FnOnce(&Transaction<'_>) -> Result<(), Error> + Send + 'static,
     ) -> Result<(), Error> {
         let (actor, time_unix_us) = (actor.to_owned(), self.notifier.clock.unix_us());
@@ -272,7 +283,7 @@ impl Office {
             .store
             .write(move |tx| {
                 change(tx)?;
-                append(tx, (&actor, verb, "alerts"), time_unix_us)
+                append(tx, (&actor, verb, &target), time_unix_us)
             })
             .await
     }

@@ -221,7 +221,7 @@ pub(crate) fn objectives(
         let since = minute_of(now - length.as_secs_f64());
         spans.insert(length, rows::spans(connection, grain, since)?);
         if needs_latency {
-            results.insert(length, rows::results(connection, grain, since)?);
+            results.insert(length, rows::tries(connection, grain, since)?);
         }
     }
     let mut found = Vec::new();
@@ -249,10 +249,10 @@ pub(crate) fn objectives(
         if let Some(objective) = &slo.latency {
             let windows = results.iter().map(|(length, results)| {
                 let mut observed = Observed::default();
-                for ((of, check), results) in results {
+                for ((of, check), (tries, slow)) in results {
                     if of == service && counts(objective, check) {
-                        observed.bad += number(results.slow);
-                        observed.total += number(results.tries);
+                        observed.bad += number(*slow);
+                        observed.total += number(*tries);
                     }
                 }
                 observed.events = observed.total;

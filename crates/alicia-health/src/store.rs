@@ -56,6 +56,12 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
               WHERE delivery = 'waiting'",
     },
     crate::history::rows::MIGRATION,
+    Migration {
+        number: 4,
+        name: "waiting by group",
+        sql: "CREATE INDEX notification_waiting_group ON notification (channel, grp, id)
+              WHERE delivery = 'waiting'",
+    },
 ];
 
 /// What to list, newest first.

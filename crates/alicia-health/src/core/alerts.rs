@@ -11,7 +11,7 @@
 //! Suppression (a root cause elsewhere, flapping) stops new episodes only. One that fires is resolved when
 //! its condition is over, whatever else is going on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use alicia_contract::health::{Acknowledgement, Alert, AlertState, HeldBack, Severity};
@@ -185,24 +185,44 @@ impl Book {
     /// Brings in line what is told from elsewhere, of all services: it begins and ends as it is told.
     pub fn reconcile_told(&mut self, conditions: Vec<(Condition, Gate)>, now: Now) -> Vec<Change> {
         let mut changes = Vec::new();
-        let absent = |key: &Key| {
-            !key.rule.is_watched() && !conditions.iter().any(|(found, _)| found.key == *key)
-        };
-        let over: Vec<Key> = self
-            .firing
-            .keys()
-            .filter(|key| absent(key))
-            .cloned()
-            .collect();
-        self.held_back.retain(|key, _| !absent(key));
-        self.memory.retain(|key, _| !absent(key));
+        let told: BTreeSet<Key> = conditions.iter().map(|(of, _)| of.key.clone()).collect();
+        let firing = self.firing.keys();
+        let kept = firing
+            .chain(self.held_back.keys())
+            .chain(self.memory.keys());
+        let is_over = |key: &&Key| !key.rule.is_watched() && !told.contains(key);
+        let over: BTreeSet<Key> = kept.filter(is_over).cloned().collect();
         for key in over {
-            self.look_whether_over(&key, false, now, &mut changes);
+            changes.extend(self.end_told(&key, now));
         }
         for (condition, gate) in conditions {
             self.take(condition, &gate, now, &mut changes);
         }
         changes
+    }
+
+    /// Takes one thing that is told from elsewhere.
+    pub fn take_told(&mut self, condition: Condition, gate: &Gate, now: Now) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.take(condition, gate, now, &mut changes);
+        changes
+    }
+
+    /// Ends one thing that was told from elsewhere.
+    pub fn end_told(&mut self, key: &Key, now: Now) -> Vec<Change> {
+        let mut changes = Vec::new();
+        self.held_back.remove(key);
+        self.memory.remove(key);
+        self.look_whether_over(key, false, now, &mut changes);
+        changes
+    }
+
+    /// Forgets what is remembered of services that are not watched any more and did not fire lately.
+    pub fn forget(&mut self, is_watched: impl Fn(&ServiceName) -> bool, now: Now) {
+        let firing = &self.firing;
+        self.memory.retain(|key, memory| {
+            firing.contains_key(key) || memory.is_recent(now.mono) || is_watched(&key.service)
+        });
     }
 
     fn take(&mut self, condition: Condition, gate: &Gate, now: Now, changes: &mut Vec<Change>) {
@@ -223,28 +243,24 @@ impl Book {
         now: Now,
         changes: &mut Vec<Change>,
     ) {
-        let absent = |key: &Key| {
-            key.service == *service
-                && key.rule.is_watched()
-                && !conditions.iter().any(|condition| condition.key == *key)
+        let absent = |key: &&Key| {
+            key.rule.is_watched() && !conditions.iter().any(|condition| condition.key == **key)
         };
-        let over: Vec<Key> = self
-            .firing
-            .keys()
-            .filter(|key| absent(key))
-            .cloned()
-            .collect();
+        let over: Vec<Key> = of(&self.firing, service).filter(absent).cloned().collect();
         for key in over {
             self.look_whether_over(&key, gate.waits(&key), now, changes);
         }
-        self.held_back.retain(|key, _| !absent(key));
-        let firing = &self.firing;
-        self.memory.retain(|key, memory| {
-            !absent(key) || firing.contains_key(key) || memory.is_recent(now.mono)
-        });
-        for (key, memory) in &mut self.memory {
-            if absent(key) {
-                memory.occurrence = 0;
+        let held: Vec<Key> = of(&self.held_back, service)
+            .filter(absent)
+            .cloned()
+            .collect();
+        held.iter().for_each(|key| drop(self.held_back.remove(key)));
+        let remembered: Vec<Key> = of(&self.memory, service).filter(absent).cloned().collect();
+        for key in remembered {
+            let fires = self.firing.contains_key(&key);
+            match self.memory.get_mut(&key) {
+                Some(memory) if fires || memory.is_recent(now.mono) => memory.occurrence = 0,
+                _ => drop(self.memory.remove(&key)),
             }
         }
     }
@@ -367,6 +383,20 @@ impl Book {
             news: true,
         });
     }
+}
+
+/// What is kept of one service.
+fn of<'m, T>(kept: &'m BTreeMap<Key, T>, service: &ServiceName) -> impl Iterator<Item = &'m Key> {
+    let first = Key {
+        service: service.clone(),
+        rule: Rule::ALL[0],
+        instance: None,
+        check: None,
+    };
+    let service = service.clone();
+    kept.range(first..)
+        .map(|(key, _)| key)
+        .take_while(move |key| key.service == service)
 }
 
 // === impl Gate ===

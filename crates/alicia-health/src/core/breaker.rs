@@ -143,6 +143,11 @@ impl Breakers {
         })
     }
 
+    /// Forgets those of services that are not watched any more.
+    pub fn keep(&mut self, is_watched: impl Fn(&ServiceName) -> bool) {
+        self.0.retain(|service, _| is_watched(service));
+    }
+
     /// Where the breaker of a service is.
     #[must_use]
     pub fn position(&self, service: &ServiceName) -> Position {

@@ -132,10 +132,10 @@ impl Rule {
 /// What makes two conditions the same: an alert has one episode per key at a time.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
+    /// The service. First, so that what belongs to one lies together.
+    pub service: ServiceName,
     /// The rule.
     pub rule: Rule,
-    /// The service.
-    pub service: ServiceName,
     /// The instance, `api-1`.
     pub instance: Option<String>,
     /// The check, where there are several.
@@ -174,12 +174,15 @@ pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Conditio
     }
     found.extend(bad_heartbeats(watch, now));
     if watch.slots.is_empty() {
+        let mut of_all = BTreeMap::new();
         for beat in watch.beats.values() {
-            found.extend(heartbeat_lost(watch, None, beat, Severity::Critical));
-            found.extend(says_unhealthy(watch, None, beat));
-            found.extend(agent_findings(watch, None, beat, now));
+            let lost = heartbeat_lost(watch, None, beat, Severity::Critical);
+            let of_one = lost.into_iter().chain(says_unhealthy(watch, None, beat));
+            for condition in of_one.chain(agent_findings(watch, None, beat, now)) {
+                merge(&mut of_all, condition);
+            }
         }
-        found.dedup_by(|a, b| a.key == b.key);
+        found.extend(of_all.into_values());
     }
     let given_up = found
         .iter()
@@ -191,6 +194,19 @@ pub fn conditions(watch: &Watch, down_after: Duration, now: Now) -> Vec<Conditio
         found.extend(service_down(watch, down_after, now));
     }
     found
+}
+
+/// Instances without a slot have one alert together: it holds while it does for one of them, and tells of that one.
+fn merge(of_all: &mut BTreeMap<Key, Condition>, condition: Condition) {
+    let Some(known) = of_all.get_mut(&condition.key) else {
+        of_all.insert(condition.key.clone(), condition);
+        return;
+    };
+    let occurrence = known.occurrence.saturating_add(condition.occurrence);
+    if condition.active && !known.active {
+        *known = condition;
+    }
+    known.occurrence = occurrence;
 }
 
 fn of_slot(watch: &Watch, number: u32, slot: &Slot, now: Now, found: &mut Vec<Condition>) {

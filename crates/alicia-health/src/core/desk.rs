@@ -17,6 +17,7 @@ use alicia_contract::fleet::Fleet;
 use alicia_contract::health::{
     Alert, AlertState, DeliveryState, Mute, MuteKind, Notification, Severity,
 };
+use alicia_contract::id::ServiceName;
 
 use super::Now;
 use super::alerts::id_at;
@@ -198,6 +199,17 @@ impl Desk {
     pub fn set_fleet(&mut self, fleet: Arc<Fleet>) {
         self.fleet = fleet;
         self.is_stale = true;
+    }
+
+    /// The first of these names that is neither a service nor a group.
+    #[must_use]
+    pub fn unknown<'n>(&self, names: &'n [ServiceName]) -> Option<&'n ServiceName> {
+        let services = &self.fleet.services;
+        let is_group =
+            |name: &ServiceName| services.values().any(|spec| spec.groups.contains(name));
+        names
+            .iter()
+            .find(|name| !services.contains_key(*name) && !is_group(name))
     }
 
     /// Takes an alert as it is now.

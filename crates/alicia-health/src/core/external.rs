@@ -18,6 +18,10 @@ const LABELS_MAX: usize = 64;
 /// Longest name or value, in bytes.
 const TEXT_BYTES_MAX: usize = 4_096;
 
+/// Most bytes of one alert, all its labels and annotations together: ten thousand of them must fit into the memory,
+/// and each into a message.
+const ALERT_BYTES_MAX: usize = 16 << 10;
+
 /// The longest that one holds without being told again.
 const HOLDS_MAX: Duration = Duration::from_secs(30 * 86_400);
 
@@ -108,6 +112,13 @@ fn check(posted: &Posted) -> Result<(), String> {
         if texts.iter().any(|(name, value)| long(name) || long(value)) {
             return Err(format!("a label has more than {TEXT_BYTES_MAX} bytes"));
         }
+    }
+    let pairs = posted.labels.iter().chain(&posted.annotations);
+    let bytes: usize = pairs.map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > ALERT_BYTES_MAX {
+        return Err(format!(
+            "found {bytes} bytes of labels and annotations, expected at most {ALERT_BYTES_MAX}"
+        ));
     }
     if posted.ends.is_some_and(|ends| !ends.is_finite()) {
         return Err("endsAt is no time".to_owned());
@@ -213,6 +224,14 @@ mod tests {
         assert!(read(&posted(&[], None), 0.0).is_err());
         let long = "x".repeat(5_000);
         assert!(read(&posted(&[("a", &long)], None), 0.0).is_err());
+        let names: Vec<String> = (0..10).map(|n| format!("label-{n}")).collect();
+        let text = "x".repeat(2_000);
+        let many: Vec<(&str, &str)> = names
+            .iter()
+            .map(|name| (name.as_str(), text.as_str()))
+            .collect();
+        let why = read(&posted(&many, None), 0.0).expect_err("too large");
+        assert!(why.contains("expected at most 16384"), "{why}");
         assert!(read(&posted(&[("a", "b")], Some(f64::NAN)), 0.0).is_err());
         let back = posted(&[("rule", "external"), ("alertname", "x")], None);
         assert_eq!(read(&back, 0.0), Ok(Effect::Ignore));

@@ -72,7 +72,10 @@ impl Windows {
     /// # Errors
     /// In words, when there are too many.
     pub fn set(&mut self, window: Window, now: UnixSeconds) -> Result<Maintenance, String> {
-        if self.0.len() >= WINDOWS_MAX && !self.0.contains_key(&window.id) {
+        if self.0.len() >= WINDOWS_MAX
+            && !self.0.contains_key(&window.id)
+            && !self.forget_oldest(now)
+        {
             return Err(format!(
                 "there are {WINDOWS_MAX} maintenance windows already; end some first"
             ));
@@ -86,6 +89,17 @@ impl Windows {
         let shown = shown(&held, now);
         self.0.insert(shown.id.clone(), held);
         Ok(shown)
+    }
+
+    /// Makes room: of those that are over, the one that ended first is forgotten. `false`: none is over.
+    fn forget_oldest(&mut self, now: UnixSeconds) -> bool {
+        let ended = self.0.values().filter_map(|held| match held.window.when {
+            When::Once(_, ends) if ends <= now => Some((ends, &held.window.id)),
+            _ => None,
+        });
+        let oldest = ended.min_by(|(one, _), (other, _)| one.total_cmp(other));
+        let oldest = oldest.map(|(_, id)| id.clone());
+        oldest.is_some_and(|id| self.0.remove(&id).is_some())
     }
 
     /// Ends a window that was made by REST. `None`: there is no such one, or it is over.
@@ -287,6 +301,24 @@ mod tests {
             windows.end("file-1", 0.0).is_none(),
             "those of the file are the file's"
         );
+    }
+
+    #[test]
+    fn windows_that_are_over_give_way_to_new_ones() {
+        let mut windows = Windows::default();
+        let mut set = |id: usize, starts: f64, now: f64| {
+            let window = Window {
+                id: id.to_string(),
+                ..window(&[], When::Once(starts, starts + 10.0))
+            };
+            windows.set(window, now)
+        };
+        for id in 0..WINDOWS_MAX {
+            set(id, if id == 3 { 10.0 } else { 1_000.0 }, 5.0).expect("made");
+        }
+        assert!(set(WINDOWS_MAX, 1_000.0, 15.0).is_err(), "all are to come");
+        assert!(set(WINDOWS_MAX, 1_000.0, 20.0).is_ok(), "one is over");
+        assert!(set(WINDOWS_MAX + 1, 1_000.0, 20.0).is_err());
     }
 
     #[test]

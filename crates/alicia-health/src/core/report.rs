@@ -39,9 +39,10 @@ impl Monitor {
 
     /// The firing alerts, newest first, as many as the picture carries.
     fn newest_alerts(&self) -> Vec<Alert> {
-        let mut alerts: Vec<Alert> = self.book.firing().cloned().collect();
-        alerts.sort_by(|a, b| b.started.total_cmp(&a.started));
-        alerts.truncate(ALERTS_IN_STATUS_MAX);
+        let mut firing: Vec<&Alert> = self.book.firing().collect();
+        firing.sort_by(|a, b| b.started.total_cmp(&a.started));
+        let newest = firing.into_iter().take(ALERTS_IN_STATUS_MAX);
+        let mut alerts: Vec<Alert> = newest.cloned().collect();
         for alert in &mut alerts {
             alert.last_lines.clear();
         }
@@ -164,8 +165,8 @@ fn beat_state(instance: Option<String>, beat: &Beat) -> CheckState {
     }
 }
 
-/// Makes the picture fit into one message: first the checks go, then healthy services, then whatever is left
-/// over, best first; `omitted` says how many.
+/// Makes the picture fit into one message: first the checks go, then the older alerts, then healthy services, then
+/// whatever is left over, best first; `omitted` says how many services, `alerts_firing` how many alerts there are.
 #[must_use]
 pub fn fit(mut health: FleetHealth) -> FleetHealth {
     let limit = MESSAGE_BYTES_MAX - ENVELOPE_BYTES;
@@ -177,6 +178,16 @@ pub fn fit(mut health: FleetHealth) -> FleetHealth {
     }
     if bytes(&health) <= limit {
         return health;
+    }
+    // Half of the message is for services.
+    while bytes(&FleetHealth {
+        services: Vec::new(),
+        ..health.clone()
+    }) > limit / 2
+        && !(health.alerts.is_empty() && health.held_back.is_empty())
+    {
+        health.alerts.truncate(health.alerts.len() / 2);
+        health.held_back.truncate(health.held_back.len() / 2);
     }
     health
         .services

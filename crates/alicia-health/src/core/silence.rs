@@ -79,6 +79,13 @@ impl Silences {
                 Some(held.ok_or_else(|| format!("there is no silence {known}"))?)
             }
         };
+        // One that is in use is changed, or ends and gives way.
+        let is_more = before.is_none_or(|held| held.silence.ends <= now);
+        if is_more && self.in_use(now) >= SILENCES_MAX {
+            return Err(format!(
+                "there are {SILENCES_MAX} silences already; end some first"
+            ));
+        }
         let same = before
             .filter(|held| held.silence.matchers == wanted.matchers && held.silence.ends > now);
         let id = match (same, before) {
@@ -90,10 +97,8 @@ impl Silences {
             }
             (None, None) => id,
         };
-        if self.0.len() >= SILENCES_MAX && !self.0.contains_key(&id) {
-            return Err(format!(
-                "there are {SILENCES_MAX} silences already; end some first"
-            ));
+        if !self.0.contains_key(&id) {
+            self.make_room(now);
         }
         let silence = Silence {
             id: id.clone(),
@@ -125,6 +130,25 @@ impl Silences {
         silence.updated = now;
         silence.phase = Phase::Expired;
         Some(silence.clone())
+    }
+
+    /// Those in force and to come.
+    fn in_use(&self, now: UnixSeconds) -> usize {
+        let silences = self.0.values().map(|held| &held.silence);
+        silences.filter(|silence| silence.ends > now).count()
+    }
+
+    /// Of those that are over, the one that ended first gives way.
+    fn make_room(&mut self, now: UnixSeconds) {
+        if self.0.len() < SILENCES_MAX {
+            return;
+        }
+        let silences = self.0.values().map(|held| &held.silence);
+        let over = silences.filter(|silence| silence.ends <= now);
+        let oldest = over.min_by(|a, b| a.ends.total_cmp(&b.ends));
+        if let Some(id) = oldest.map(|silence| silence.id.clone()) {
+            self.0.remove(&id);
+        }
     }
 
     /// Drops those that were over long ago.
@@ -297,6 +321,37 @@ mod tests {
             ..wanted(&["service=db"], 0.0, 90.0)
         };
         assert!(silences.set(nosuch, "4".to_owned(), 8.0).is_err());
+    }
+
+    #[test]
+    fn those_that_are_over_give_way_to_new_ones() {
+        let mut silences = Silences::default();
+        for n in 0..SILENCES_MAX {
+            let ends = if n < 2 { 20.0 } else { 1_000.0 };
+            silences
+                .set(wanted(&["service=api"], 0.0, ends), n.to_string(), 5.0)
+                .expect("made");
+        }
+        let one_more = |silences: &mut Silences, id: &str, now: f64| {
+            silences.set(wanted(&["service=db"], now, 900.0), id.to_owned(), now)
+        };
+        let full = one_more(&mut silences, "more", 10.0).expect_err("all are in use");
+        assert!(full.contains("end some first"), "{full}");
+        for id in ["a", "b"] {
+            one_more(&mut silences, id, 30.0).expect("two are over");
+        }
+        one_more(&mut silences, "c", 30.0).expect_err("no more are");
+        assert_eq!(silences.list(30.0).len(), SILENCES_MAX);
+        // One that is in use can still be changed, also into another.
+        let other = Wanted {
+            id: Some("5".to_owned()),
+            ..wanted(&["service=db"], 0.0, 900.0)
+        };
+        silences.set(other, "d".to_owned(), 31.0).expect("changed");
+        assert!(
+            silences.get("7", 31.0).is_some(),
+            "none in use is forgotten"
+        );
     }
 
     #[test]

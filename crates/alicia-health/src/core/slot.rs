@@ -10,6 +10,9 @@ use alicia_contract::unit::UnixSeconds;
 use super::Now;
 use super::evidence::Check;
 
+/// How far the clock of the orchestrator may be ahead of ours, in seconds, when it runs on another machine.
+const CLOCKS_DIFFER_S: f64 = 5.0;
+
 /// One slot of a service and the process in it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slot {
@@ -179,7 +182,7 @@ impl Slot {
         } else if matches!(to.state, InstanceState::Stopped | InstanceState::Completed) {
             self.crash_loops = 0;
         }
-        self.note_exit(to);
+        self.note_exit(to, now);
         if self.instance.as_ref() != to.instance {
             self.checks.clear();
             self.running_since = None;
@@ -211,13 +214,22 @@ impl Slot {
         }
     }
 
+    /// Whether what is known of it is younger than a moment.
+    pub(super) fn is_younger(&self, than: UnixSeconds, now: Now) -> bool {
+        self.since > than && !is_of_the_future(self.since, now)
+    }
+
     /// Counts an end once, however often and by whichever message it is told.
-    fn note_exit(&mut self, to: &Entering<'_>) {
+    fn note_exit(&mut self, to: &Entering<'_>, now: Now) {
         let Some(exit) = to.exit else { return };
         if !to.last_lines.is_empty() {
             self.last_lines = to.last_lines.to_vec();
         }
-        if self.exit.as_ref().is_some_and(|known| exit.at <= known.at) {
+        let is_known = |known: &Exit| exit.at == known.at;
+        let is_older = |known: &Exit| exit.at < known.at && !is_of_the_future(known.at, now);
+        if let Some(known) = &self.exit
+            && (is_known(known) || is_older(known))
+        {
             return;
         }
         self.exit = Some(exit.clone());
@@ -231,4 +243,9 @@ impl Slot {
             self.last_lines.clear();
         }
     }
+}
+
+/// Whether a moment is of a clock that was set back since. The orchestrator's clock is ours, or nearly.
+fn is_of_the_future(at: UnixSeconds, now: Now) -> bool {
+    at > now.unix + CLOCKS_DIFFER_S
 }

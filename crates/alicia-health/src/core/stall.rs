@@ -42,6 +42,9 @@ impl Monitor {
         }
         self.consider_restarts(now, actions);
         self.look_at_told(now, actions);
+        let watches = &self.watches;
+        self.book
+            .forget(|service| watches.contains_key(service), now);
         let expired = self.book.expire_acknowledgements(now);
         actions.extend(expired.into_iter().map(super::alert));
     }

@@ -1,6 +1,6 @@
 //! The root cause in the graph of dependencies: which service is to blame for what is wrong with another.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use alicia_contract::fleet::Fleet;
@@ -25,45 +25,72 @@ impl Root {
 
 /// Finds the root of what is wrong with a service: of those that it depends on, directly or not, and that are
 /// bad, the nearest that depends on no bad one itself. `bad_since` says of a service since when it is bad.
+///
+/// The work is that of the services and edges above this one.
 #[must_use]
 pub fn root_of(
     fleet: &Fleet,
     service: &ServiceName,
     bad_since: impl Fn(&ServiceName) -> Option<Duration>,
 ) -> Option<Root> {
-    let bad: Vec<Root> = ancestors(fleet, service)
-        .into_iter()
+    let above = ancestors(fleet, service);
+    let bad: Vec<Root> = above
+        .iter()
         .filter_map(|service| {
             let since = bad_since(service)?;
-            let service = service.clone();
+            let service = (*service).clone();
             Some(Root { service, since })
         })
         .collect();
-    let is_first = |root: &&Root| {
-        let above = ancestors(fleet, &root.service);
-        !bad.iter().any(|other| above.contains(&&other.service))
-    };
+    if bad.len() <= 1 {
+        return bad.into_iter().next();
+    }
+    let caused = caused(fleet, service, &above, &bad);
     // In a circle, which the file's check refuses, everybody is above everybody: then the nearest is blamed.
-    bad.iter().find(is_first).or_else(|| bad.first()).cloned()
+    let first = bad.iter().position(|root| !caused.contains(&root.service));
+    bad.into_iter().nth(first.unwrap_or(0))
 }
 
 /// Those that a service depends on, the nearest first, without itself.
 fn ancestors<'f>(fleet: &'f Fleet, service: &ServiceName) -> Vec<&'f ServiceName> {
-    let needs = |name: &ServiceName| {
-        let spec = fleet.services.get(name);
-        spec.into_iter().flat_map(|spec| spec.depends_on.0.keys())
-    };
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    let mut ahead: VecDeque<&ServiceName> = needs(service).collect();
+    let mut ahead: VecDeque<&ServiceName> = needs(fleet, service).collect();
     while let Some(next) = ahead.pop_front() {
         if next == service || !seen.insert(next) {
             continue;
         }
         found.push(next);
-        ahead.extend(needs(next));
+        ahead.extend(needs(fleet, next));
     }
     found
+}
+
+/// Of a service and those above it: all that depend on a bad one, directly or not.
+fn caused<'a>(
+    fleet: &'a Fleet,
+    service: &'a ServiceName,
+    above: &[&'a ServiceName],
+    bad: &'a [Root],
+) -> BTreeSet<&'a ServiceName> {
+    let mut dependents: BTreeMap<&ServiceName, Vec<&ServiceName>> = BTreeMap::new();
+    for one in above.iter().copied().chain([service]) {
+        for needed in needs(fleet, one) {
+            dependents.entry(needed).or_default().push(one);
+        }
+    }
+    let mut caused = BTreeSet::new();
+    let mut ahead: Vec<&ServiceName> = bad.iter().map(|root| &root.service).collect();
+    while let Some(next) = ahead.pop() {
+        let of = dependents.get(next).into_iter().flatten();
+        ahead.extend(of.filter(|dependent| caused.insert(**dependent)));
+    }
+    caused
+}
+
+fn needs<'f>(fleet: &'f Fleet, name: &ServiceName) -> impl Iterator<Item = &'f ServiceName> {
+    let spec = fleet.services.get(name);
+    spec.into_iter().flat_map(|spec| spec.depends_on.0.keys())
 }
 
 #[cfg(test)]
@@ -116,6 +143,20 @@ mod tests {
         let fleet = fleet(&[(0, 1), (1, 2), (2, 0)], 3);
         assert_eq!(root(&fleet, 0, &[0, 1, 2]).as_deref(), Some("s1"));
         assert_eq!(root(&fleet, 0, &[0]), None);
+    }
+
+    /// The whole of a large fleet fails, in which each service depends on the one before, and some on many.
+    #[test]
+    fn a_deep_graph_of_which_everything_is_bad_has_one_root() {
+        let edges = (1..1_000).flat_map(|n| [(n, n - 1), (n, n / 2)]);
+        let edges: Vec<(usize, usize)> = edges.collect();
+        let fleet = fleet(&edges, 1_000);
+        let all = |_: &ServiceName| Some(Duration::from_secs(1));
+        for service in (1..1_000).step_by(9) {
+            let root = root_of(&fleet, &name(service), all).map(|root| root.service);
+            assert_eq!(root, Some(name(0)), "{service}");
+        }
+        assert_eq!(root_of(&fleet, &name(0), all), None);
     }
 
     proptest! {

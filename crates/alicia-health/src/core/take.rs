@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use alicia_contract::discovery::ServiceInstances;
 use alicia_contract::fleet::Fleet;
-use alicia_contract::health::Heartbeat;
+use alicia_contract::health::{HealthState, Heartbeat};
 use alicia_contract::id::ServiceName;
 use alicia_contract::orchestrator::{FleetStatus, Transition};
 
@@ -13,7 +13,7 @@ use super::agents::limits;
 use super::alerts::Gate;
 use super::evidence::Check;
 use super::watch::Watch;
-use super::{Action, Monitor, Now, Tried, alert, targets_of};
+use super::{Action, Monitor, Now, Tried, Turn, alert, targets_of};
 
 impl Monitor {
     pub(super) fn take_fleet(&mut self, fleet: Arc<Fleet>, now: Now, actions: &mut Vec<Action>) {
@@ -56,7 +56,9 @@ impl Monitor {
         let listed: BTreeSet<&ServiceName> = status.services.iter().map(|of| &of.service).collect();
         for (name, watch) in &mut self.watches {
             if !listed.contains(name) {
-                watch.slots.retain(|_, slot| slot.since > status.at);
+                watch
+                    .slots
+                    .retain(|_, slot| slot.is_younger(status.at, now));
                 watch.pictured = !watch.slots.is_empty();
             }
         }
@@ -207,7 +209,16 @@ impl Monitor {
             .map(|watch| watch.service.clone())
             .collect();
         for service in gone {
-            self.watches.remove(&service);
+            let watch = self.watches.remove(&service);
+            // Its history ends here: from now on nobody knows.
+            if watch.is_some_and(|watch| watch.judged.state != HealthState::Unknown) {
+                actions.push(Action::Turned(Turn {
+                    service: service.clone(),
+                    state: HealthState::Unknown,
+                    at: now.unix,
+                    reason: "is not watched any more".to_owned(),
+                }));
+            }
             let changes = self
                 .book
                 .reconcile(&service, Vec::new(), &Gate::default(), now);

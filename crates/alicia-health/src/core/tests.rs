@@ -1,5 +1,6 @@
 //! The monitor told by stories: each is a list of events on one clock, and what became of them.
 
+mod faults;
 mod properties;
 pub(super) mod story;
 mod vitals;

@@ -33,14 +33,16 @@ struct Entry {
 // === impl Told ===
 
 impl Told {
-    /// Takes what is told, for this long unless it is told again; none: until it is said to be over.
-    pub fn tell(&mut self, condition: Condition, holds: Option<Duration>, now: Now) {
+    /// Takes what is told, for this long unless it is told again; none: until it is said to be over. `false`: there
+    /// is too much already.
+    pub fn tell(&mut self, condition: Condition, holds: Option<Duration>, now: Now) -> bool {
         if self.entries.len() >= TOLD_MAX && !self.entries.contains_key(&condition.key) {
-            return;
+            return false;
         }
         let until = holds.map(|holds| now.mono.saturating_add(holds));
         let entry = Entry { condition, until };
         self.entries.insert(entry.condition.key.clone(), entry);
+        true
     }
 
     /// It is over.
@@ -76,6 +78,6 @@ impl Told {
             suggestion: alert.suggestion.clone(),
             labels: alert.labels.clone(),
         };
-        self.tell(condition, holds, now);
+        let _there_is_room = self.tell(condition, holds, now);
     }
 }

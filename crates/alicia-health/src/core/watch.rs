@@ -134,7 +134,7 @@ impl Watch {
         }
         let listed = |number: u32| status.instances.iter().any(|seen| seen.slot == number);
         self.slots
-            .retain(|number, slot| listed(*number) || slot.since > taken);
+            .retain(|number, slot| listed(*number) || slot.is_younger(taken, now));
         self.pictured = true;
         self.drop_old_beats();
     }
@@ -145,7 +145,7 @@ impl Watch {
             .slots
             .entry(seen.slot)
             .or_insert_with(|| Slot::new(seen));
-        if slot.since > seen.since && slot.epoch >= seen.epoch {
+        if slot.is_younger(seen.since, now) && slot.epoch >= seen.epoch {
             return;
         }
         slot.see(seen, now);
@@ -161,8 +161,9 @@ impl Watch {
             self.pictured = true;
             return self.expect_beat(change.slot, now);
         };
-        let late = change.epoch < slot.epoch || change.at < slot.since;
-        let repeated = change.at <= slot.since && change.to == slot.state;
+        let late = change.epoch < slot.epoch || slot.is_younger(change.at, now);
+        let repeated =
+            (change.at == slot.since || slot.is_younger(change.at, now)) && change.to == slot.state;
         if late || (repeated && slot.last_lines.len() >= change.last_lines.len()) {
             return;
         }
@@ -277,16 +278,14 @@ impl Watch {
 
     /// Forgets heartbeats of runs that no slot and no registration holds any more.
     fn drop_old_beats(&mut self) {
-        let (slots, registered) = (&self.slots, &self.registered);
-        let held = |id: &InstanceId| {
-            registered.contains(id)
-                || slots
-                    .values()
-                    .any(|slot| slot.instance.as_ref() == Some(id))
-        };
+        let running = self
+            .slots
+            .values()
+            .filter_map(|slot| slot.instance.as_ref());
+        let held: BTreeSet<&InstanceId> = running.chain(&self.registered).collect();
         // A young one may be ahead of the picture; an overdue one is not.
         self.beats
-            .retain(|id, beat| id.as_ref().is_none_or(held) || !beat.lost);
+            .retain(|id, beat| id.as_ref().is_none_or(|id| held.contains(id)) || !beat.lost);
     }
 
     /// The heartbeat that speaks for a slot: its own, or the nameless one.

@@ -175,6 +175,11 @@ impl Ledger {
         }
     }
 
+    /// Counts on for these services only: of one that is gone there is nothing to know.
+    pub(crate) fn keep(&mut self, is_watched: impl Fn(&ServiceName) -> bool) {
+        self.states.retain(|service, _| is_watched(service));
+    }
+
     fn count(&mut self, now: Duration) {
         let Some(before) = self.counted.replace(now) else {
             return;
@@ -356,6 +361,20 @@ mod tests {
         let rows = ledger.tick(at(100));
         let (_, _, spans) = &rows.services[0];
         assert_eq!((spans.up_s, spans.unknown_s), (2.0, 98.0));
+    }
+
+    #[test]
+    fn of_a_service_that_is_gone_nothing_is_counted() {
+        let mut ledger = Ledger::default();
+        let (turn, now) = turn(HealthState::Down, 0);
+        ledger.turn(turn, now);
+        (0..10).for_each(|second| drop(ledger.tick(at(second))));
+        ledger.keep(|_| false);
+        (10..60).for_each(|second| drop(ledger.tick(at(second))));
+        let rows = ledger.tick(at(60));
+        assert_eq!(rows.services[0].2.down_s, 9.0);
+        (61..120).for_each(|second| drop(ledger.tick(at(second))));
+        assert_eq!(ledger.tick(at(120)).services, [], "no rows for ever");
     }
 
     #[test]

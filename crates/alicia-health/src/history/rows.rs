@@ -13,6 +13,9 @@ use crate::core::Turn;
 /// Minutes of an hour.
 const HOUR: i64 = 60;
 
+/// Most changes of state that are kept, of all services: a service that flaps for weeks must not fill the disk.
+const CHANGES_MAX: i64 = 500_000;
+
 /// The schema. A minute is a number since 1970; that of an hour is its first minute.
 pub(crate) const MIGRATION: Migration = Migration {
     number: 3,
@@ -151,7 +154,38 @@ pub(crate) fn prune(tx: &Transaction<'_>, minutes: f64, rest: f64) -> Result<usi
         deleted += tx.execute(&sql, [super::ledger::minute_of(before)])?;
     }
     deleted += tx.execute("DELETE FROM service_change WHERE at < ?1", [rest])?;
+    deleted += tx.execute(
+        "DELETE FROM service_change WHERE id <= (SELECT max(id) FROM service_change) - ?1",
+        [CHANGES_MAX],
+    )?;
     Ok(deleted)
+}
+
+/// Ends what was open when the monitor last ran: from the end of the last minute that was counted nobody knew. Gives
+/// how many services that are. A pause of less than `pause_s` is none: an outage over a short restart is one.
+pub(crate) fn close(tx: &Transaction<'_>, now: f64, pause_s: f64) -> Result<usize, Error> {
+    let last: Option<i64> = tx.query_row("SELECT max(minute) FROM service_minute", [], |row| {
+        row.get(0)
+    })?;
+    let Some(last) = last else {
+        return Ok(0);
+    };
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "minutes since 1970 fit for long"
+    )]
+    let ended = (last + 1) as f64 * 60.0;
+    if now - ended < pause_s {
+        return Ok(0);
+    }
+    let closed = tx.execute(
+        "INSERT INTO service_change (service, at, state, reason)
+         SELECT service, max(at, ?1), 'unknown', 'the monitor did not run'
+         FROM (SELECT service, state, max(at) AS at FROM service_change GROUP BY service)
+         WHERE state != 'unknown'",
+        [ended],
+    )?;
+    Ok(closed)
 }
 
 /// How long each service was in which state since a minute.
@@ -203,10 +237,7 @@ pub(crate) fn results(
     grain: Grain,
     since: i64,
 ) -> Result<BTreeMap<(ServiceName, ServiceName), Results>, Error> {
-    let (table, since) = match grain {
-        Grain::Minute => ("check_minute", since),
-        Grain::Hour => ("check_hour", hour(since)),
-    };
+    let (table, since) = check_table(grain, since);
     let sql = format!(
         "SELECT service, name, tries, failures, slow, latency_sum_ms, latency_ms_max, buckets
          FROM {table} WHERE minute >= ?1"
@@ -227,6 +258,43 @@ pub(crate) fn results(
         }
     }
     Ok(sums)
+}
+
+/// The tries of each check since a minute, and how many of them were too slow or failed.
+pub(crate) fn tries(
+    connection: &Connection,
+    grain: Grain,
+    since: i64,
+) -> Result<BTreeMap<(ServiceName, ServiceName), (u64, u64)>, Error> {
+    let (table, since) = check_table(grain, since);
+    let sql = format!(
+        "SELECT service, name, sum(tries), sum(slow) FROM {table} WHERE minute >= ?1
+         GROUP BY service, name"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([since], |row| {
+        let count = |column: usize| row.get::<_, i64>(column).map(i64::unsigned_abs);
+        Ok((
+            row.get::<_, String>(0)?,
+            row.get::<_, String>(1)?,
+            (count(2)?, count(3)?),
+        ))
+    })?;
+    let mut found = BTreeMap::new();
+    for row in rows {
+        let (service, check, counts) = row?;
+        if let (Ok(service), Ok(check)) = (ServiceName::new(&service), ServiceName::new(&check)) {
+            found.insert((service, check), counts);
+        }
+    }
+    Ok(found)
+}
+
+const fn check_table(grain: Grain, since: i64) -> (&'static str, i64) {
+    match grain {
+        Grain::Minute => ("check_minute", since),
+        Grain::Hour => ("check_hour", hour(since)),
+    }
 }
 
 /// The changes of a service, newest first.

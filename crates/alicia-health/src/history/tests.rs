@@ -241,3 +241,41 @@ async fn objectives_are_judged_from_the_rows() {
     );
     assert_eq!(latency.budget_left_percent, -100.0);
 }
+
+fn turn(service: &str, at: f64, state: HealthState) -> Turn {
+    Turn {
+        service: name(service),
+        state,
+        at,
+        reason: String::new(),
+    }
+}
+
+/// The monitor did not run for an hour: an outage from before it is over for all that is known.
+#[tokio::test]
+async fn what_was_open_when_the_monitor_ended_is_closed_where_it_ended() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(&directory);
+    let close = async |now: f64| {
+        let closed = store.write(move |tx| rows::close(tx, now, 180.0)).await;
+        closed.expect("written")
+    };
+    assert_eq!(close(NOW).await, 0, "nothing was ever counted");
+    let mut known = minutes([(0.0, 60.0)]);
+    known.turns = vec![
+        turn("api", NOW - 600.0, HealthState::Healthy),
+        turn("api", NOW - 60.0, HealthState::Down),
+        turn("web", NOW - 600.0, HealthState::Unknown),
+    ];
+    save(&store, known).await;
+    assert_eq!(close(NOW + 179.0).await, 0, "a restart is no gap");
+    assert_eq!(close(NOW + 3_600.0).await, 1);
+    assert_eq!(close(NOW + 3_700.0).await, 0, "once");
+    let changes = store.read(|connection| rows::changes_since(connection, NOW - 3_600.0));
+    let changes = changes.await.expect("read");
+    let last = changes.last().expect("some");
+    assert_eq!(
+        (last.service.as_str(), last.state, last.at),
+        ("api", HealthState::Unknown, NOW)
+    );
+}

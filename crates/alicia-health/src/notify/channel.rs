@@ -1,6 +1,7 @@
 //! A channel as it runs: what it speaks, how it is doing, and the delivery of one notification.
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use axum::http::header::{AUTHORIZATION, HeaderValue};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -18,6 +20,9 @@ use crate::config::notify::{self as config, Email};
 
 /// Longest URL or secret in a file, in bytes.
 const FILE_BYTES_MAX: usize = 4_096;
+
+/// How long a file may take to be read.
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A channel.
 pub(crate) struct Channel {
@@ -224,7 +229,7 @@ impl Source {
         match self {
             Self::Text(text) => Ok(text.clone()),
             Self::File(path) => {
-                let text = tokio::fs::read_to_string(path).await.map_err(|error| {
+                let text = bounded(path).await.map_err(|error| {
                     Fault::passing(format!("failed to read {}: {error}", path.display()))
                 })?;
                 let text = text.trim();
@@ -243,6 +248,21 @@ impl Source {
     async fn url(&self, path: &str) -> Result<Uri, Fault> {
         place(&self.read().await?, path)
     }
+}
+
+/// A text file, as far as it may be long, in bounded time: the path may lead to a pipe or a device.
+async fn bounded(path: &Path) -> io::Result<String> {
+    let read = async {
+        let mut text = String::new();
+        let file = tokio::fs::File::open(path).await?;
+        file.take(FILE_BYTES_MAX as u64 + 1)
+            .read_to_string(&mut text)
+            .await?;
+        Ok(text)
+    };
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "it has no end");
+    let read = tokio::time::timeout(FILE_TIMEOUT, read).await;
+    read.unwrap_or_else(|_| Err(late()))
 }
 
 /// A URL with a path behind it. What is wrong with it is not said with the URL, which may be secret.
@@ -326,6 +346,14 @@ mod tests {
         std::fs::write(&path, "no url with a secret in it").expect("written");
         let fault = source.url("").await.expect_err("no URL");
         assert!(!fault.text.contains("secret in"), "{}", fault.text);
+        // What never ends is no secret.
+        let endless = Source::File("/dev/zero".into());
+        let fault = endless.url("").await.expect_err("no end");
+        assert!(
+            fault.text.contains("/dev/zero has 4097 bytes"),
+            "{}",
+            fault.text
+        );
         std::fs::remove_file(&path).expect("removed");
         assert!(
             source

@@ -193,10 +193,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
     async fn log_in(&mut self, (user, password): (&str, &str)) -> Result<(), Fault> {
         if self.offers.has_login("PLAIN") {
             let words = STANDARD.encode(format!("\0{user}\0{password}"));
-            return self
-                .ask(&format!("AUTH PLAIN {words}"), 235)
-                .await
-                .map(drop);
+            let line = format!("AUTH PLAIN {words}");
+            return self.ask_for("AUTH", &line, 235).await.map(drop);
         }
         if !self.offers.has_login("LOGIN") {
             return Err(Fault::last(
@@ -204,20 +202,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
             ));
         }
         self.ask("AUTH LOGIN", 334).await?;
-        self.ask(&STANDARD.encode(user), 334).await?;
-        self.ask(&STANDARD.encode(password), 235).await.map(drop)
+        self.ask_for("AUTH", &STANDARD.encode(user), 334).await?;
+        let password = STANDARD.encode(password);
+        self.ask_for("AUTH", &password, 235).await.map(drop)
     }
 
+    /// Says a command and waits for its answer; a fault names its first word.
     async fn ask(&mut self, command: &str, code: u16) -> Result<Vec<String>, Fault> {
-        self.say(&format!("{command}\r\n")).await?;
-        let reply = self.reply().await?;
-        // The first word only: what follows may be a password.
         let what = command.split([' ', ':']).next().unwrap_or_default();
-        let what = if command.len() > what.len() || what.len() <= 8 {
-            what
-        } else {
-            "AUTH"
-        };
+        self.ask_for(what, command, code).await
+    }
+
+    /// The same with a line that no fault may show, such as a password.
+    async fn ask_for(&mut self, what: &str, line: &str, code: u16) -> Result<Vec<String>, Fault> {
+        self.say(&format!("{line}\r\n")).await?;
+        let reply = self.reply().await?;
         expect(&reply, code, what)?;
         Ok(reply.lines)
     }
@@ -445,6 +444,20 @@ mod tests {
         ] {
             assert!(!is_address(bad), "{bad}");
         }
+    }
+
+    /// With AUTH LOGIN user and password are lines of their own.
+    #[tokio::test]
+    async fn a_password_that_is_refused_is_not_shown() {
+        let (ours, mut theirs) = tokio::io::duplex(4_096);
+        let answers = b"250-here\r\n250 AUTH LOGIN\r\n334 VXNlcg==\r\n334 UGFzcw==\r\n535 no\r\n";
+        theirs.write_all(answers).await.expect("there is room");
+        let mut session = Session::on(ours);
+        session.hello().await.expect("it greets");
+        let fault = session.log_in(("bob", "secret")).await;
+        let fault = fault.expect_err("it is refused");
+        assert_eq!(fault.text, "the server answered AUTH with 535 no");
+        assert_eq!(fault.kind, Kind::Final);
     }
 
     #[test]

@@ -19,8 +19,8 @@ const ALERTS_LISTED_MAX: usize = 20;
 /// How many last lines of output a text for people shows, per alert.
 const LINES_SHOWN_MAX: usize = 10;
 
-/// Longest text of a message to a chat, in characters; ntfy takes 4096 bytes.
-const CHAT_CHARS_MAX: usize = 3_000;
+/// Longest text of a message to a chat, in bytes; ntfy takes 4096, and makes an attachment of more.
+const CHAT_BYTES_MAX: usize = 4_000;
 
 /// The one line.
 pub(crate) fn title(waiting: &Waiting) -> String {
@@ -208,10 +208,10 @@ pub(crate) fn one_line(text: &str) -> String {
 }
 
 fn shortened(text: &str) -> String {
-    match text.char_indices().nth(CHAT_CHARS_MAX) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.trim_end().to_owned(),
+    if text.len() <= CHAT_BYTES_MAX {
+        return text.trim_end().to_owned();
     }
+    format!("{}…", &text[..text.floor_char_boundary(CHAT_BYTES_MAX)])
 }
 
 #[cfg(test)]
@@ -272,6 +272,12 @@ pub(super) mod tests {
                 .count()
                 < 4_500
         );
+        let mut wide = waiting("firing", 25);
+        wide.alerts
+            .iter_mut()
+            .for_each(|alert| alert.detail = "☂".repeat(500));
+        let ntfy: Value = serde_json::from_str(&for_ntfy(&wide, "ops")).expect("JSON");
+        assert!(ntfy["message"].as_str().expect("a text").len() <= 4_096);
         let ntfy: Value =
             serde_json::from_str(&for_ntfy(&waiting("resolved", 1), "ops")).expect("JSON");
         assert_eq!(

@@ -2,6 +2,7 @@
 //! stored what was said of its group, in one transaction.
 
 use alicia_contract::health::{Alert, DeliveryState, Maintenance, Notification, Silence};
+use alicia_contract::unit::UnixSeconds;
 use alicia_store::rusqlite::{OptionalExtension as _, params};
 use alicia_store::{Connection, Error, Transaction};
 
@@ -9,6 +10,10 @@ use crate::core::desk::{Draft, Order};
 use crate::core::escalate::Climb;
 use crate::core::group::{Reason, Said};
 use crate::store::read_all;
+
+/// Most notifications that wait for one channel. Beyond, the oldest are given up: a channel that is away for a day
+/// must not fill the disk, and nobody reads as many when it is back.
+pub(crate) const WAITING_MAX: u32 = 10_000;
 
 /// A notification that waits to be sent.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,7 +55,8 @@ pub(crate) fn carry_out(tx: &Transaction<'_>, orders: &[Order]) -> Result<(), Er
 /// Adds a notification, and stores what was said with it.
 pub(crate) fn push(tx: &Transaction<'_>, draft: &Draft) -> Result<(), Error> {
     let Notification { channel, group, .. } = &draft.notification;
-    save(tx, &draft.notification, Some(&draft.alerts))?;
+    drop_repeats(tx, channel, group)?;
+    insert(tx, &draft.notification, &draft.alerts)?;
     match &draft.said {
         Some(said) => {
             tx.prepare_cached(
@@ -64,17 +70,25 @@ pub(crate) fn push(tx: &Transaction<'_>, draft: &Draft) -> Result<(), Error> {
     Ok(())
 }
 
-/// Writes a notification as it is now; its alerts with the first write.
-pub(crate) fn save(
+/// A repetition that still waits says nothing that the notification after it does not say: while a channel is away
+/// they do not pile up.
+fn drop_repeats(tx: &Transaction<'_>, channel: &str, group: &str) -> Result<(), Error> {
+    tx.prepare_cached(
+        "DELETE FROM notification WHERE channel = ?1 AND grp = ?2 AND delivery = 'waiting'
+             AND body ->> '$.reason' = ?3",
+    )?
+    .execute(params![channel, group, Reason::Repeat.as_str()])?;
+    Ok(())
+}
+
+fn insert(
     tx: &Transaction<'_>,
     notification: &Notification,
-    alerts: Option<&[Alert]>,
+    alerts: &[Alert],
 ) -> Result<(), Error> {
-    let alerts = alerts.map(serde_json::to_string).transpose()?;
     tx.prepare_cached(
         "INSERT INTO notification (id, channel, grp, delivery, next_try, body, alerts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, coalesce(?7, '[]'))
-         ON CONFLICT (id) DO UPDATE SET delivery = ?4, next_try = ?5, body = ?6",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
     )?
     .execute(params![
         notification.id,
@@ -83,9 +97,46 @@ pub(crate) fn save(
         delivery_text(notification.delivery),
         notification.next_try,
         serde_json::to_string(notification)?,
-        alerts,
+        serde_json::to_string(alerts)?,
     ])?;
     Ok(())
+}
+
+/// Writes what became of a notification. One that gave way to a newer one meanwhile stays away.
+pub(crate) fn save(tx: &Transaction<'_>, notification: &Notification) -> Result<(), Error> {
+    tx.prepare_cached(
+        "UPDATE notification SET delivery = ?2, next_try = ?3, body = ?4 WHERE id = ?1",
+    )?
+    .execute(params![
+        notification.id,
+        delivery_text(notification.delivery),
+        notification.next_try,
+        serde_json::to_string(notification)?,
+    ])?;
+    Ok(())
+}
+
+/// Gives up what waits for a channel beyond the newest `most`; gives how many that are.
+pub(crate) fn give_up(
+    tx: &Transaction<'_>,
+    channel: &str,
+    most: u32,
+    now: UnixSeconds,
+) -> Result<usize, Error> {
+    let mut statement = tx.prepare_cached(
+        "SELECT body FROM notification WHERE channel = ?1 AND delivery = 'waiting'
+         ORDER BY id DESC LIMIT -1 OFFSET ?2",
+    )?;
+    let bodies = statement.query_map(params![channel, most], |row| row.get(0))?;
+    let old: Vec<Notification> = read_all(bodies)?;
+    for mut notification in old.iter().cloned() {
+        notification.delivery = DeliveryState::Failed;
+        notification.done = Some(now);
+        notification.next_try = None;
+        notification.error = Some(format!("more than {most} waited for the channel"));
+        save(tx, &notification)?;
+    }
+    Ok(old.len())
 }
 
 /// Removes a notification of which nobody needs to know: a mirror that was told again what it knew.
@@ -268,5 +319,103 @@ const fn delivery_text(delivery: DeliveryState) -> &'static str {
         DeliveryState::Waiting => "waiting",
         DeliveryState::Delivered => "delivered",
         DeliveryState::Failed => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alicia_module::Clock;
+    use alicia_store::Store;
+    use serde_json::json;
+
+    use super::*;
+
+    fn open(directory: &tempfile::TempDir) -> Store {
+        let path = directory.path().join("health.db");
+        let clock = Clock::system();
+        let options = alicia_store::Options::new(path, crate::store::MIGRATIONS, clock.for_store());
+        Store::open(options).expect("it opens")
+    }
+
+    fn draft(id: &str, group: &str, reason: Reason) -> Draft {
+        let notification = serde_json::from_value(json!({
+            "id": id, "channel": "hook", "group": group, "state": "firing", "severity": "warning",
+            "summary": "", "firing": 1, "resolved": 0, "reason": reason.as_str(), "created": 0.0,
+            "delivery": "waiting", "attempts": 0, "next_try": 0.0, "done": null,
+        }));
+        Draft {
+            notification: notification.expect("a notification"),
+            alerts: Vec::new(),
+            said: None,
+        }
+    }
+
+    /// What waits, and what was given up.
+    async fn rows(store: &Store) -> (Vec<String>, Vec<String>) {
+        let of = async |delivery: DeliveryState| {
+            let listing = Listing {
+                delivery: Some(delivery),
+                limit: 100,
+                ..Listing::default()
+            };
+            let found = store
+                .read(move |connection| list(connection, &listing))
+                .await;
+            let found = found.expect("read").into_iter();
+            found.map(|row| row.id).collect()
+        };
+        (
+            of(DeliveryState::Waiting).await,
+            of(DeliveryState::Failed).await,
+        )
+    }
+
+    #[tokio::test]
+    async fn repetitions_for_a_channel_that_is_away_do_not_pile_up() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = open(&directory);
+        let drafts = [
+            draft("1", "a", Reason::New),
+            draft("2", "a", Reason::Repeat),
+            draft("3", "b", Reason::Repeat),
+            draft("4", "a", Reason::Repeat),
+            draft("5", "a", Reason::Changed),
+        ];
+        let sent = draft("4", "a", Reason::Repeat).notification;
+        for draft in drafts {
+            let pushed = store.write(move |tx| push(tx, &draft)).await;
+            pushed.expect("written");
+        }
+        assert_eq!(rows(&store).await.0, ["5", "3", "1"]);
+        // The one that was under way meanwhile does not come back.
+        store
+            .write(move |tx| save(tx, &sent))
+            .await
+            .expect("written");
+        assert_eq!(rows(&store).await.0, ["5", "3", "1"]);
+    }
+
+    #[tokio::test]
+    async fn what_waits_beyond_measure_is_given_up_the_oldest_first() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = open(&directory);
+        for n in 1..=5 {
+            let draft = draft(&n.to_string(), "a", Reason::Changed);
+            let pushed = store.write(move |tx| push(tx, &draft)).await;
+            pushed.expect("written");
+        }
+        let give_up = async || store.write(|tx| give_up(tx, "hook", 3, 9.0)).await;
+        assert_eq!(give_up().await.expect("written"), 2);
+        assert_eq!(give_up().await.expect("written"), 0);
+        let (waiting, failed) = rows(&store).await;
+        assert_eq!(waiting, ["5", "4", "3"]);
+        assert_eq!(failed, ["2", "1"]);
+        let row = store.read(|connection| get(connection, "1")).await;
+        let row = row.expect("read").expect("there");
+        assert_eq!((row.done, row.next_try), (Some(9.0), None));
+        assert_eq!(
+            row.error.as_deref(),
+            Some("more than 3 waited for the channel")
+        );
     }
 }

@@ -171,7 +171,7 @@ async fn record(notifier: &Notifier, channel: &Channel, monitor: &Handle, done: 
                 if forgotten {
                     outbox::remove(tx, &row.id)
                 } else {
-                    outbox::save(tx, &row, None)
+                    outbox::save(tx, &row)
                 }
             })
             .await;

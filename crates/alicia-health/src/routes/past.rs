@@ -14,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Module, State};
+use super::{Module, State, no_service};
 use crate::core::{Monitor, Now};
 use crate::history::ledger::minute_of;
 use crate::history::{rows, uptime};
@@ -121,7 +121,8 @@ pub(super) fn add(api: Api<std::sync::Arc<HealthModule>>) -> Api<std::sync::Arc<
             "What to do about what is wrong, with the evidence and the command to run.",
         )
         .params::<SuggestionsQuery>()
-        .answers::<Suggestions>(200, "The advice."),
+        .answers::<Suggestions>(200, "The advice.")
+        .refuses(404, "There is no such service."),
         suggestions,
     )
 }
@@ -205,9 +206,16 @@ fn accepted(headers: &HeaderMap) -> Format {
 async fn suggestions(
     State(module): Module,
     Params(query): Params<SuggestionsQuery>,
-) -> Answer<Suggestions> {
+) -> Result<Answer<Suggestions>, ApiError> {
     let now = module.shared.now();
     let monitor = module.shared.read();
+    let is_known = |name: &ServiceName| {
+        let mut firing = monitor.book().firing();
+        monitor.watch(name.as_str()).is_some() || firing.any(|alert| alert.service == *name)
+    };
+    if let Some(name) = query.service.as_ref().filter(|name| !is_known(name)) {
+        return Err(no_service(name.as_str()));
+    }
     let wanted = |alert: &&Alert| {
         query
             .service
@@ -222,7 +230,7 @@ async fn suggestions(
         let by_severity = b.severity.cmp(&a.severity);
         by_severity.then(b.since.total_cmp(&a.since))
     });
-    Answer(Suggestions { suggestions })
+    Ok(Answer(Suggestions { suggestions }))
 }
 
 fn suggestion(monitor: &Monitor, alert: &Alert, now: Now) -> Suggestion {

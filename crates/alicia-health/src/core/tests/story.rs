@@ -13,6 +13,8 @@ pub(in crate::core) const TICK_MS: u64 = 250;
 pub(in crate::core) struct Story {
     pub(in crate::core) monitor: Monitor,
     pub(in crate::core) ms: u64,
+    /// By how much the clock on the wall was set back, in seconds.
+    pub(in crate::core) back_s: f64,
     pub(in crate::core) fleet: FleetStatus,
     pub(in crate::core) news: Vec<Alert>,
     pub(in crate::core) actions: Vec<Action>,
@@ -35,6 +37,7 @@ impl Story {
         let mut story = Self {
             monitor: Monitor::new(Settings::default(), 1),
             ms: 1_000,
+            back_s: 0.0,
             fleet: FleetStatus::default(),
             news: Vec::new(),
             actions: Vec::new(),
@@ -50,7 +53,7 @@ impl Story {
 
     pub(in crate::core) fn now(&self) -> Now {
         Now {
-            unix: 5_000.0 + self.s(),
+            unix: 5_000.0 + self.s() - self.back_s,
             mono: Duration::from_millis(self.ms),
         }
     }
