@@ -26,6 +26,10 @@ mod tail;
 /// How long output is waited for when the group is dead: only a descendant that left the group still holds the pipe.
 const DRAIN: Duration = Duration::from_millis(50);
 
+/// How long a program that was killed may take to be gone. One that waits in the kernel, for a disk that does not answer,
+/// cannot be killed; the runtime reaps it when it ends.
+const REAP: Duration = Duration::from_secs(1);
+
 /// The most that is read at once, in bytes.
 const CHUNK_BYTES: usize = 8 << 10;
 
@@ -60,7 +64,9 @@ impl ExecTarget {
         if late {
             mark.sweep().await;
         }
-        let status = running.child.wait().await;
+        let stuck = || io::Error::other("it does not end, and cannot be killed");
+        let status = timeout(REAP, running.child.wait()).await;
+        let status = status.unwrap_or_else(|_| Err(stuck()));
         match (ended, status) {
             (Err(missing), _) => Err(tail.after(missing)),
             (Ok(Err(error)), _) | (_, Err(error)) => {

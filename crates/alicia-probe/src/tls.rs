@@ -16,6 +16,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
 
 use crate::attempt::Deadline;
+use crate::secret;
 use crate::target::TargetError;
 
 const DAY_S: i64 = 86_400;
@@ -69,10 +70,7 @@ impl Tls {
             return of_this_machine();
         };
         let shown = path.display();
-        let text = tokio::fs::read(path)
-            .await
-            .map_err(|error| deadline.own(error))
-            .map_err(|error| format!("failed to read the certificates of {shown}: {error}"))?;
+        let text = secret::read_file("the certificates of", path, deadline).await?;
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&text) {
             let certificate = certificate

@@ -197,6 +197,21 @@ async fn a_language_model_is_asked_for_one_token() {
         false,
         "failed to read the secret",
     );
+    // Files that never end: a device, and a pipe that nobody writes to.
+    check(
+        &ask(("key_file", "/dev/zero")).await,
+        false,
+        "/dev/zero is larger than 1MiB",
+    );
+    let pipe = directory.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).expect("a pipe");
+    let probe = json!({ "llm": { "port": port, "model": "small", "key_file": pipe } });
+    let shortly = std::time::Duration::from_millis(200);
+    let outcome = attempt(&target(probe, directory.path(), &[]), shortly).await;
+    check(&outcome, false, "no end of the file");
+    // The thread that waits for a writer would outlive the test.
+    drop(std::fs::OpenOptions::new().write(true).open(&pipe));
 }
 
 #[tokio::test]

@@ -15,6 +15,9 @@ const OPT: u16 = 41;
 /// The most pointers that are followed in one name; each leads back, and a loop must end.
 const POINTERS_MAX: usize = 16;
 
+/// The longest name, in bytes (section 2.3.4). Pointers could make one of many times a message.
+const NAME_BYTES_MAX: usize = 255;
+
 /// The most records that are read.
 const RECORDS_MAX: u16 = 256;
 
@@ -204,12 +207,16 @@ impl Reader<'_> {
     fn name(&mut self) -> Option<String> {
         let mut labels = Vec::new();
         let mut after = None;
-        let mut pointers = 0;
+        let (mut pointers, mut bytes) = (0, 0);
         loop {
             let length = self.u8()?;
             match length {
                 0 => break,
                 1..=63 => {
+                    bytes += usize::from(length) + 1;
+                    if bytes > NAME_BYTES_MAX {
+                        return None;
+                    }
                     let label = self.bytes(usize::from(length))?;
                     labels.push(String::from_utf8_lossy(label).into_owned());
                 }
@@ -286,6 +293,19 @@ mod tests {
         let pointer = u8::try_from(at).expect("small");
         looped[at..at + 2].copy_from_slice(&[0xc0, pointer]);
         assert_eq!(question.read(7, &looped), None);
+    }
+
+    #[test]
+    fn a_name_that_is_longer_than_names_are_is_none() {
+        let question = question(DnsType::Cname);
+        let of = |labels: usize| {
+            let mut name = [[9_u8; 10]; 30][..labels].concat();
+            name.push(0);
+            let message = answer(&question, 0, &[(number(DnsType::Cname), &name)]);
+            question.read(7, &message)
+        };
+        assert!(of(25).is_some());
+        assert_eq!(of(26), None);
     }
 
     #[test]
