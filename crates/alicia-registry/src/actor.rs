@@ -4,6 +4,7 @@
 //! registration comes after its row is on disk; others see it as soon as it is decided. The writer is a task of
 //! its own, so that a slow disk delays answers and not what is seen.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -29,6 +30,9 @@ const BATCH_MAX: usize = 256;
 
 /// Batches that may wait for the writer; beyond that, deciding waits too.
 pub(crate) const BATCHES_MAX: usize = 16;
+
+/// Rows that are kept while the store cannot be written: every entry, and audit rows of hours.
+const OWED_MAX: usize = 50_000;
 
 /// Ends of instances that a call may not have looked at yet.
 const ENDED_MAX: usize = 1_024;
@@ -186,7 +190,8 @@ enum Row {
     Audit(Denial),
 }
 
-/// A refusal for the audit log.
+/// A departure or a refusal for the audit log.
+#[derive(Clone)]
 struct Denial {
     at_us: i64,
     origin: audit::Origin,
@@ -291,7 +296,7 @@ impl Actor {
         }
     }
 
-    /// What an admin does to others' entries goes into the audit log.
+    /// Departures go into the audit log; registrations are counted.
     fn note(&self, subject: &Subject, batch: &mut Batch) {
         if subject.action == REGISTER {
             self.shared.registrations.fetch_add(1, Relaxed);
@@ -335,35 +340,45 @@ impl Batch {
     }
 }
 
-/// Writes batches in their order, as many as wait in one transaction, and then answers.
+/// Writes batches in their order, as many as wait in one transaction, and then answers. Rows that could not be
+/// written go first the next time: what was decided is not decided anew.
 pub(crate) async fn write(store: Store, shared: Arc<Shared>, mut batches: mpsc::Receiver<Batch>) {
     let mut waiting = Vec::with_capacity(BATCHES_MAX);
+    let mut owed = Vec::new();
     while batches.recv_many(&mut waiting, BATCHES_MAX).await > 0 {
-        let mut batch = Batch::default();
+        let mut batch = Batch {
+            rows: owed,
+            answers: Vec::new(),
+        };
         for mut one in waiting.drain(..) {
             batch.rows.append(&mut one.rows);
             batch.answers.append(&mut one.answers);
         }
-        write_and_answer(&store, &shared, batch).await;
+        owed = write_and_answer(&store, &shared, batch).await;
     }
 }
 
-async fn write_and_answer(store: &Store, shared: &Shared, batch: Batch) {
+/// Gives back the rows that are owed to the store.
+async fn write_and_answer(store: &Store, shared: &Shared, batch: Batch) -> Vec<Row> {
     let Batch { rows, answers } = batch;
+    let rows = Arc::new(rows);
     let written = if rows.is_empty() {
         Ok(())
     } else {
+        let rows = Arc::clone(&rows);
         store
             .write(move |tx| rows.iter().try_for_each(|row| row.write(tx)))
             .await
     };
     failpoint("registry/recorded");
-    if let Err(error) = &written {
-        tracing::error!(%error, "changes of the registry were not written");
-    }
-    if !answers.is_empty() || written.is_err() {
-        shared.unwritten.store(written.is_err(), Relaxed);
-    }
+    let owed = match &written {
+        Ok(()) => Vec::new(),
+        Err(error) => {
+            tracing::error!(%error, "changes of the registry were not written; they are tried again");
+            owed(&rows, &shared.read())
+        }
+    };
+    shared.unwritten.store(written.is_err(), Relaxed);
     let failed = written.err().map(Arc::new);
     for (answer, entry) in answers {
         let outcome = failed
@@ -372,6 +387,33 @@ async fn write_and_answer(store: &Store, shared: &Shared, batch: Batch) {
         // Who asked may have gone away meanwhile.
         drop(answer.send(outcome));
     }
+    owed
+}
+
+/// What is still to be written of rows that could not be: each entry once, as it is now.
+fn owed(rows: &[Row], registry: &Registry) -> Vec<Row> {
+    let mut seen = BTreeSet::new();
+    let mut owed = Vec::new();
+    for row in rows {
+        let instance = match row {
+            Row::Save(entry) => &entry.registration.instance,
+            Row::Forget(instance) => instance,
+            Row::Audit(denial) => {
+                owed.push(Row::Audit(denial.clone()));
+                continue;
+            }
+        };
+        if seen.insert(instance) {
+            owed.push(match registry.get(instance) {
+                Some(entry) => Row::Save(Box::new(entry.clone())),
+                None => Row::Forget(instance.clone()),
+            });
+        }
+    }
+    // Entries are bounded by the registry's limits; what is for the audit log is not.
+    let most = OWED_MAX.max(seen.len());
+    owed.truncate(most);
+    owed
 }
 
 // === impl Row ===
@@ -450,5 +492,49 @@ impl Denials {
         }
         self.noted += 1;
         self.noted <= DENIALS_PER_MINUTE_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::core::Limits;
+
+    /// A disk that was full for a while: what is written later is what is so then, each entry once.
+    #[test]
+    fn what_is_owed_to_the_store_is_written_as_it_is_now() {
+        let mut registry = Registry::new(Limits::default());
+        let now = |s: u64| Now {
+            unix: 0.0,
+            mono: Duration::from_secs(s),
+        };
+        let id = InstanceId::from_parts(1, 0);
+        let said = serde_json::from_value(json!({ "service": "api", "instance": id }));
+        let caller = Caller {
+            name: "api".to_owned(),
+            rank: crate::core::Rank::Service,
+        };
+        let register = Event::Register(Box::new(said.expect("a registration")), caller);
+        let saved = |actions: Vec<Action>| {
+            actions.into_iter().find_map(|action| match action {
+                Action::Save(entry) => Some(Row::Save(entry)),
+                _ => None,
+            })
+        };
+        let first = saved(registry.apply(register, now(0)).expect("accepted"));
+        (1..40).for_each(|s| drop(registry.apply(Event::Tick, now(s)).expect("time")));
+        let other = InstanceId::from_parts(2, 0);
+        let rows = [
+            first.expect("a row"),
+            Row::Forget(other.clone()),
+            Row::Forget(id.clone()),
+        ];
+        let owed = owed(&rows, &registry);
+        let [Row::Save(entry), Row::Forget(gone)] = &owed[..] else {
+            unreachable!("one row for each entry");
+        };
+        assert_eq!((entry.presence, gone), (Presence::Suspect, &other));
     }
 }

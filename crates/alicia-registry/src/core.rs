@@ -274,8 +274,12 @@ impl Registry {
         let known = self.entries.get(&registration.instance);
         match known {
             Some(known) => check_known(known, &mut registration, &caller)?,
-            None => self.check_new(&registration)?,
+            None => {
+                self.check_epoch(&registration)?;
+                self.make_room(&registration.service, actions)?;
+            }
         }
+        let known = self.entries.get(&registration.instance);
         let from = known.map(|known| known.presence);
         let supervised = known.is_some_and(|known| known.supervised && known.is_live());
         let was_gone = from == Some(Presence::Gone);
@@ -330,7 +334,7 @@ impl Registry {
         })
     }
 
-    fn check_new(&self, registration: &Registration) -> Result<(), Refusal> {
+    fn check_epoch(&self, registration: &Registration) -> Result<(), Refusal> {
         // Epoch 0 means "not given": a plain program may not know of epochs.
         let Epoch(given) = registration.epoch;
         if let Some(newest) = self.epochs.get(&registration.service).copied()
@@ -344,25 +348,45 @@ impl Registry {
                 newest,
             });
         }
-        let of_service = self
-            .by_service
-            .get(&registration.service)
-            .map_or(0, BTreeSet::len);
-        let (limits, total) = (self.limits, self.entries.len());
-        if of_service >= limits.instances_per_service {
-            let limit = limits.instances_per_service;
+        Ok(())
+    }
+
+    /// Sees to it that there is room for one more. What is only remembered gives way, the oldest first: rolling
+    /// restarts of a large service must not lock its next instances out.
+    fn make_room(
+        &mut self,
+        service: &ServiceName,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Refusal> {
+        let limits = self.limits;
+        let of_service = self.by_service.get(service).map_or(0, BTreeSet::len);
+        if of_service >= limits.instances_per_service && !self.forget_oldest(Some(service), actions)
+        {
             return Err(Refusal::Full {
-                limit,
+                limit: limits.instances_per_service,
                 within: "of this service",
             });
         }
-        if total >= limits.instances {
+        if self.entries.len() >= limits.instances && !self.forget_oldest(None, actions) {
             return Err(Refusal::Full {
                 limit: limits.instances,
                 within: "in the registry",
             });
         }
         Ok(())
+    }
+
+    /// Forgets the entry that is gone for longest, of a service or of all; `false`: none is gone.
+    fn forget_oldest(&mut self, of: Option<&ServiceName>, actions: &mut Vec<Action>) -> bool {
+        let is_of = |entry: &&Entry| of.is_none_or(|of| entry.registration.service == *of);
+        let gone = self.entries.values().filter(|entry| !entry.is_live());
+        let oldest = gone.filter(is_of).min_by_key(|entry| entry.deadline);
+        let Some(oldest) = oldest.map(|entry| entry.registration.instance.clone()) else {
+            return false;
+        };
+        self.remove(&oldest);
+        actions.push(Action::Forget(oldest));
+        true
     }
 
     fn leave(

@@ -32,6 +32,7 @@ use tokio::sync::broadcast;
 use tokio::time::{Instant, timeout};
 
 use crate::actor::Shared;
+use crate::core::Offer;
 use crate::error::problem;
 use crate::resolve::{Query, admit};
 pub(crate) use target::{Callers, identity_of};
@@ -170,9 +171,14 @@ impl Router {
             return Err(Box::new(resolution));
         };
         let offers = registry.offers(&query.wanted().capability);
+        let place = registry.place(&choice.instance);
+        let is_its_own = |offer: &&Offer| {
+            place.is_some_and(|place| offer.members.contains(&(place, choice.instance.clone())))
+        };
+        // Two instances may say the same version and promise different things.
         let output = offers
-            .filter(|offer| offer.service == choice.service)
-            .find(|offer| offer.capability.version == choice.version)
+            .into_iter()
+            .find(is_its_own)
             .and_then(|offer| offer.output().cloned());
         let answer = CapabilityAnswer {
             service: choice.service.clone(),

@@ -17,7 +17,6 @@ use alicia_module::{Access, Api, ApiError, Operation};
 use axum::extract::State;
 use axum::http::StatusCode;
 use schemars::JsonSchema;
-use semver::VersionReq;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,6 +26,7 @@ use crate::error::Refusal;
 use crate::hear::problem;
 use crate::module::RegistryModule;
 use crate::query::{Filter, find};
+use crate::resolve::read_range;
 use crate::{tell, validate};
 
 /// Entries on a page unless asked otherwise.
@@ -201,8 +201,8 @@ async fn agents(
     State(module): Module,
     Params(query): Params<AgentsQuery>,
 ) -> Result<Answer<AgentsPage>, ApiError> {
-    let version = query.version.as_deref().map(VersionReq::parse).transpose();
-    let version = version.map_err(|error| fault("version", &error.to_string()))?;
+    let version = query.version.as_deref().map(read_range).transpose();
+    let version = version.map_err(|message| fault("version", &message))?;
     let filter = Filter {
         capability: query.capability,
         version,
@@ -312,7 +312,8 @@ fn with_entry<T>(
         .ok_or_else(|| refused(&Refusal::Unknown(instance.clone()).into()))
 }
 
-/// An instance speaks for itself, not for the other instances of its service. On the bus the broker sees to it.
+/// An instance speaks for itself, not for the other instances of its service. On the bus only the service is known
+/// for sure: there its instances trust each other.
 fn itself(
     identity: &Identity,
     service: &ServiceName,

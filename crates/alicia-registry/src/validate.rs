@@ -40,7 +40,11 @@ pub fn read(value: Value) -> Result<Registration, Vec<InputFault>> {
         let found = format!("found {bytes} bytes, expected at most {REGISTRATION_BYTES_MAX}");
         return Err(vec![fault("", &found)]);
     }
-    let mut faults: Vec<InputFault> = SHAPE.iter_errors(&value).map(shape_fault).collect();
+    let mut faults: Vec<InputFault> = SHAPE
+        .iter_errors(&value)
+        .take(FAULTS_MAX)
+        .map(shape_fault)
+        .collect();
     rules::check(&value, &mut faults);
     if !faults.is_empty() {
         faults.truncate(FAULTS_MAX);

@@ -293,6 +293,42 @@ async fn who_had_not_begun_is_followed_by_another_and_what_failed_is_not() {
     registry.stop().await;
 }
 
+/// Two instances say the same version and promise different things.
+#[tokio::test]
+async fn an_answer_is_checked_against_what_its_own_instance_promised() {
+    let bench = bench!();
+    let registry = bench.start::<RegistryModule>(Config::default()).await;
+    registry.is_well().await;
+    let ledger = Ledger::default();
+    let _honest = Instance::start(&bench, 1, &ledger).await;
+    let other = Instance::start(&bench, 2, &ledger).await;
+    usable(&registry, &[1, 2]).await;
+    let own = INSTANCE_COMMAND.at(other.bus.prefix(), &["met", id(2).as_str()]);
+    let body = json!({
+        "service": "met", "instance": id(2), "lease_s": 600.0, "endpoints": { "mqtt": own },
+        "capabilities": [{ "name": "work", "version": "1.0.0", "output_schema": { "type": "string" } }],
+    });
+    other
+        .bus
+        .publish(RAW_REGISTER, &[], &body)
+        .await
+        .expect("sent");
+    until("it is known what the other one promises", async || {
+        let path = format!("/agents/{}", id(2));
+        let (_, found) = registry.admin("GET", &path, &Value::Null).await;
+        found["capabilities"][0]["output_schema"]["type"] == "string"
+    })
+    .await;
+    for number in 1..=4 {
+        let (status, answer) = call(&registry, number).await;
+        let by = ledger.lock().last().map(|(by, _)| *by);
+        let expected = if by == Some(1) { 200 } else { 502 };
+        assert_eq!(status, expected, "{by:?}: {answer}");
+    }
+    assert!(ledger.by(1) > 0 && ledger.by(2) > 0, "both had a turn");
+    registry.stop().await;
+}
+
 #[tokio::test]
 async fn a_plain_service_is_called_while_it_is_alone() {
     let bench = bench!();

@@ -17,7 +17,7 @@ use alicia_contract::orchestrator::{
 use super::entry::{Ending, Entry};
 use super::lease::see;
 use super::standing::slot_name;
-use super::{Action, Now, Registry, tell};
+use super::{Action, Now, Registry, move_to, tell};
 
 /// The owner of an entry that the registry derived by itself.
 pub(crate) const DERIVED_OWNER: &str = "system/orchestrator";
@@ -36,13 +36,15 @@ impl Registry {
             return;
         };
         let name = slot_name(&transition.service, transition.slot);
-        self.slot_is(instance, transition.to, name, transition.at);
+        self.slot_is(instance, transition.to, (name, transition.at), now);
         let of_service = |entry: &&Entry| entry.registration.service == transition.service;
         if self.entries.get(instance).filter(of_service).is_none() {
             return;
         }
         if serves(transition.to) {
             self.vouch(instance, transition.epoch, now, actions);
+        } else if transition.to == InstanceState::Paused {
+            self.hold(instance, now, actions);
         } else {
             let reason = ending_words(transition);
             self.end(instance, Ending::Final, &reason, now, actions);
@@ -59,7 +61,7 @@ impl Registry {
             return;
         }
         self.picture = Some((status.at, status.revision));
-        self.take_slots(status);
+        self.take_slots(status, now);
         self.epochs.clear();
         for service in &status.services {
             if let Some(oldest) = service.instances.iter().map(|slot| slot.epoch).min() {
@@ -83,7 +85,9 @@ impl Registry {
         let Some(instance) = &slot.instance else {
             return;
         };
-        if !serves(slot.state) {
+        if slot.state == InstanceState::Paused {
+            self.hold(instance, now, actions);
+        } else if !serves(slot.state) {
             let reason = slot
                 .exit
                 .as_ref()
@@ -91,13 +95,28 @@ impl Registry {
             self.end(instance, Ending::Final, reason, now, actions);
         } else if self.entries.contains_key(instance) {
             self.vouch(instance, slot.epoch, now, actions);
-        } else if slot.state == InstanceState::Running && self.check_room() {
+        } else if slot.state == InstanceState::Running
+            && self.make_room(&service.service, actions).is_ok()
+        {
             self.derive(service, slot, instance, now, actions);
         }
     }
 
-    fn check_room(&self) -> bool {
-        self.entries.len() < self.limits.instances
+    /// Its processes are held still: it is there, and nobody should be sent to it until it goes on.
+    fn hold(&mut self, instance: &InstanceId, now: Now, actions: &mut Vec<Action>) {
+        let Some(entry) = self.entries.get_mut(instance) else {
+            return;
+        };
+        if entry.ending == Some(Ending::Final) {
+            return;
+        }
+        entry.ending = None;
+        entry.supervised = true;
+        entry.deadline = None;
+        if entry.presence != Presence::Suspect {
+            let reason = "is paused: its processes are held still";
+            move_to(entry, Presence::Suspect, reason, now, actions);
+        }
     }
 
     /// Binds an entry to its process.
@@ -189,7 +208,7 @@ impl Registry {
         };
         let gone: Vec<InstanceId> = self
             .live(&service.service)
-            .filter(|entry| entry.supervised && entry.since <= taken_at)
+            .filter(|entry| entry.supervised && entry.is_older(taken_at, now))
             .map(|entry| entry.registration.instance.clone())
             .filter(|id| !held(id))
             .collect();
@@ -214,7 +233,7 @@ impl Registry {
         let gone: Vec<InstanceId> = self
             .entries
             .values()
-            .filter(|entry| entry.supervised && entry.is_live() && entry.since <= status.at)
+            .filter(|entry| entry.supervised && entry.is_live() && entry.is_older(status.at, now))
             .filter(|entry| !names.contains(&entry.registration.service))
             .map(|entry| entry.registration.instance.clone())
             .collect();

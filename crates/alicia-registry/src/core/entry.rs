@@ -5,6 +5,8 @@ use std::time::Duration;
 use alicia_contract::discovery::{Presence, RegisteredInstance, Registration};
 use alicia_contract::unit::UnixSeconds;
 
+use super::Now;
+
 /// How an instance went. Decides whether it may come back under the same id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
@@ -92,6 +94,12 @@ impl Entry {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.presence != Presence::Gone
+    }
+
+    /// Whether it was so already at a moment on the wall. What is of the future is of a clock that was set back
+    /// since, and older than all that is told now.
+    pub(crate) fn is_older(&self, at: UnixSeconds, now: Now) -> bool {
+        self.since <= at || self.since > now.unix
     }
 
     /// The lease as time. Values that are no time count as one second, the shortest.

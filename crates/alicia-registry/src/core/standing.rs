@@ -84,6 +84,9 @@ impl Wellbeing {
         match entry.presence {
             Presence::Gone => return is_stopping.then_some(Standing::Draining),
             _ if is_stopping => return Some(Standing::Draining),
+            _ if slot.is_some_and(|slot| slot.state == InstanceState::Paused) => {
+                return Some(Standing::Suspect);
+            }
             Presence::Suspect => return Some(Standing::Suspect),
             Presence::Unverified => return Some(Standing::Unverified),
             Presence::Present => {}
@@ -211,12 +214,14 @@ impl Registry {
         &mut self,
         instance: &InstanceId,
         state: InstanceState,
-        name: String,
-        at: UnixSeconds,
+        (name, at): (String, UnixSeconds),
+        now: Now,
     ) {
         let known = self.wellbeing.slots.get(instance);
-        if known.is_some_and(|known| known.at > at || (known.state == state && known.name == name))
-        {
+        // What is of the future is of a clock that was set back since.
+        let is_newer = |known: &Slot| known.at > at && known.at <= now.unix;
+        let is_same = |known: &Slot| known.state == state && known.name == name;
+        if known.is_some_and(|known| is_newer(known) || is_same(known)) {
             return;
         }
         let slot = Slot { state, name, at };
@@ -225,14 +230,14 @@ impl Registry {
     }
 
     /// Takes the slots of a whole picture; those that are younger than it stay.
-    pub(super) fn take_slots(&mut self, status: &FleetStatus) {
+    pub(super) fn take_slots(&mut self, status: &FleetStatus, now: Now) {
         let mut listed = BTreeSet::new();
         for service in &status.services {
             for slot in &service.instances {
                 if let Some(instance) = &slot.instance {
                     listed.insert(instance.clone());
                     let name = slot_name(&service.service, slot.slot);
-                    self.slot_is(instance, slot.state, name, status.at);
+                    self.slot_is(instance, slot.state, (name, status.at), now);
                 }
             }
         }
@@ -240,7 +245,8 @@ impl Registry {
             .wellbeing
             .slots
             .iter()
-            .filter(|(instance, slot)| slot.at <= status.at && !listed.contains(*instance))
+            .filter(|(_, slot)| slot.at <= status.at || slot.at > now.unix)
+            .filter(|(instance, _)| !listed.contains(*instance))
             .map(|(instance, _)| instance.clone())
             .collect();
         for instance in gone {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use alicia_contract::discovery::Standing;
 use alicia_contract::fleet::{Fleet, RestartPolicy, ServiceSpec};
 use alicia_contract::health::HeartbeatStatus;
 use alicia_contract::orchestrator::{Exit, InstanceState, InstanceStatus, ServiceStatus};
@@ -452,6 +453,116 @@ fn the_registry_has_room_for_so_many() {
     registry
         .apply(register("b", 4, 0), at(1.0))
         .expect("who is in may renew");
+}
+
+#[test]
+fn a_paused_one_is_there_and_gets_nothing_until_it_goes_on() {
+    let mut registry = Registry::new(Limits::default());
+    let running = picture(1, 0.0, "web", vec![slot(1, 1, 1, InstanceState::Running)]);
+    registry.apply(running, at(0.0)).expect("heard");
+    registry
+        .apply(register("web", 1, 1), at(1.0))
+        .expect("accepted");
+    let mut is = |event: Event, s: f64| {
+        registry.apply(event, at(s)).expect("heard");
+        let entry = registry.get(&id(1)).expect("it is known");
+        (entry.presence, registry.standing(entry))
+    };
+    let held = (Presence::Suspect, Some(Standing::Suspect));
+    assert_eq!(is(went("web", 1, InstanceState::Paused), 2.0), held);
+    let paused = picture(2, 3.0, "web", vec![slot(1, 1, 1, InstanceState::Paused)]);
+    assert_eq!(is(paused, 3.0), held);
+    // Not by time either: its process is its lease.
+    (4..100).for_each(|s| assert_eq!(is(Event::Tick, f64::from(s)), held));
+    let goes_on = picture(3, 100.0, "web", vec![slot(1, 1, 1, InstanceState::Running)]);
+    let (presence, standing) = is(goes_on, 100.0);
+    assert_eq!(presence, Presence::Present);
+    assert!(standing.is_some_and(Standing::is_usable));
+    let entry = registry.get(&id(1)).expect("it is known");
+    assert_eq!(entry.owner, "web", "its own registration is kept");
+    registry
+        .apply(register("web", 1, 1), at(101.0))
+        .expect("it may renew");
+}
+
+#[test]
+fn what_is_only_remembered_gives_way() {
+    let limits = Limits {
+        instances: 4,
+        instances_per_service: 3,
+        ..Limits::default()
+    };
+    let mut registry = Registry::new(limits);
+    for n in 1..=3 {
+        registry
+            .apply(register("api", n, 0), at(0.0))
+            .expect("accepted");
+    }
+    let full = registry.apply(register("api", 4, 0), at(1.0));
+    assert!(
+        matches!(full, Err(Refusal::Full { limit: 3, .. })),
+        "{full:?}"
+    );
+    for n in [2, 1] {
+        let left = leave("api", n, "api");
+        let s = 5.0 - f64::from(u32::try_from(n).expect("small"));
+        registry.apply(left, at(s)).expect("left");
+    }
+    let actions = registry
+        .apply(register("api", 4, 0), at(6.0))
+        .expect("there is room");
+    assert!(actions.contains(&Action::Forget(id(2))), "the oldest goes");
+    assert_eq!(presence(&registry, 1), Some(Presence::Gone));
+    registry
+        .apply(register("db", 5, 0), at(7.0))
+        .expect("there is room");
+    registry
+        .apply(register("db", 6, 0), at(7.0))
+        .expect("in place of what is gone of another");
+    assert_eq!(presence(&registry, 1), None);
+    let full = registry.apply(register("db", 7, 0), at(7.0));
+    assert!(
+        matches!(full, Err(Refusal::Full { limit: 4, .. })),
+        "{full:?}"
+    );
+}
+
+/// An hour back: what is told from then on is believed all the same.
+#[test]
+fn a_clock_that_is_set_back_hides_nothing() {
+    let mut registry = Registry::new(Limits::default());
+    let back = |s: f64| Now {
+        unix: at(s).unix - 3_600.0,
+        ..at(s)
+    };
+    let told = |n: u64, to: InstanceState, now: Now| {
+        let Event::Transition(mut transition) = went("web", n, to) else {
+            unreachable!("it is one");
+        };
+        transition.at = now.unix;
+        Event::Transition(transition)
+    };
+    let started = picture(1, 10.0, "web", vec![slot(1, 1, 1, InstanceState::Running)]);
+    registry.apply(started, at(10.0)).expect("heard");
+    registry
+        .apply(told(1, InstanceState::Starting, at(11.0)), at(11.0))
+        .expect("heard");
+    let standing = |registry: &Registry| registry.standing(registry.get(&id(1)).expect("known"));
+    assert_eq!(standing(&registry), Some(Standing::Starting));
+    registry
+        .apply(told(1, InstanceState::Running, back(12.0)), back(12.0))
+        .expect("heard");
+    assert_eq!(standing(&registry), Some(Standing::Unknown), "well enough");
+    // Its end was missed; the picture does not hold it any more.
+    let next = picture(
+        2,
+        13.0 - 3_600.0,
+        "web",
+        vec![slot(1, 2, 2, InstanceState::Running)],
+    );
+    registry.apply(next, back(13.0)).expect("heard");
+    assert_eq!(presence(&registry, 1), Some(Presence::Gone));
+    assert_eq!(presence(&registry, 2), Some(Presence::Present));
 }
 
 #[test]
