@@ -9,6 +9,9 @@ use crate::unit::Period;
 ///
 /// The numbers come from heartbeats: `steps`, `tokens`, `cost_usd`, `tool_calls`, `tool_errors` only rise; `queue_age_s`,
 /// `ttft_ms` and `repeats` are as of now. The names of OpenTelemetry for generative AI are understood as well.
+///
+/// The monitor looks at it and alerts, as of anything: it can be silenced, acknowledged, escalated, and it ends by itself. It
+/// never stops an agent; `progress` does, and knows of steps and actions through `sd_notify` too.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AgentLimits {

@@ -10,6 +10,10 @@ use crate::unit::Period;
 /// `counters` of its heartbeats (`steps`, `tokens`, `cost_usd`) or through `sd_notify`
 /// (`X_ALICIA_STEPS`, `X_ALICIA_TOKENS`, `X_ALICIA_COST_USD`, and `X_ALICIA_ACTION` for what it does
 /// now).
+///
+/// The orchestrator looks at it, and acts at once. For what a person should know and a restart does not mend (tool
+/// errors, a slow model, a queue, a price that is still bearable) there is `agent`, which raises alerts. A usual pair:
+/// `agent: {progress_within: 5m}` tells, `progress: {within: 15m}` restarts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Progress {
