@@ -185,7 +185,8 @@ pub struct ServiceSpec {
     /// What follows the end of an instance, by why it ended.
     #[serde(default, skip_serializing_if = "OnExit::is_default")]
     pub on_exit: OnExit,
-    /// Looks whether an agent gets on with its work, and does something about one that does not.
+    /// Looks whether an agent gets on with its work, and does something about one that does not: pauses, restarts,
+    /// kills it, or asks. To be told only, see `agent`; both may be given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
     /// What it may use up.
@@ -209,7 +210,8 @@ pub struct ServiceSpec {
     /// What it promises: availability and latency over a window, with alerts while the promise is being broken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<Slo>,
-    /// Limits of an agent's work: progress, loops, tool errors, tokens, cost. They raise alerts.
+    /// Limits of an agent's work: progress, loops, tool errors, tokens, cost. They raise alerts and touch nothing; what
+    /// is done about an agent that does not get on says `progress`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentLimits>,
 }
