@@ -94,6 +94,8 @@ pub struct Core {
     ledger: budget::Ledger,
     /// Restarts in each group.
     storms: BTreeMap<ServiceName, supervise::Storms>,
+    /// Slots whose run has to end because another one did. Those that start again wait for them.
+    falling: BTreeSet<SlotId>,
     /// Services to be settled.
     dirty: BTreeSet<ServiceName>,
     /// Whether the keeper is there.
@@ -146,6 +148,7 @@ impl Core {
             resume_free_at: Duration::ZERO,
             ledger: budget::Ledger::new(memory.accounts),
             storms: BTreeMap::new(),
+            falling: BTreeSet::new(),
             dirty: BTreeSet::new(),
             keeper: false,
             session: 0,
@@ -275,11 +278,26 @@ impl Core {
     }
 
     fn set_slot_timer(&mut self, id: &SlotId, at: Option<Duration>) {
-        if let Some(slot) = self.slot_mut(id) {
-            slot.deadline = at;
+        let Some(slot) = self.slot_mut(id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut slot.deadline, at);
+        self.replace_timer(before, at, || Owner::Slot(id.clone()));
+    }
+
+    /// Sets a timer in the place of an earlier one of the same owner: a program that moves its deadline with
+    /// every message must not pile them up.
+    fn replace_timer(
+        &mut self,
+        before: Option<Duration>,
+        at: Option<Duration>,
+        owner: impl Fn() -> Owner,
+    ) {
+        if let Some(before) = before {
+            self.timers.remove(&(before, owner()));
         }
         if let Some(at) = at {
-            self.timers.insert((at, Owner::Slot(id.clone())));
+            self.timers.insert((at, owner()));
         }
     }
 

@@ -84,15 +84,19 @@ impl Ledger {
         }
     }
 
-    /// The account of today; a new day is a clean slate.
+    /// The account of today; a new day is a clean slate. A clock that is set back takes what was used up along, and
+    /// when it is put right again, that is no new day.
     fn account(&mut self, service: &ServiceName, unix: UnixSeconds) -> &mut Account {
         let today = day_of(unix);
         let account = self.accounts.entry(service.clone()).or_default();
-        if account.day != today {
+        if account.day < today {
             *account = Account {
                 day: today,
                 ..Account::default()
             };
+        } else if account.day > today + 1 {
+            // It was far ahead: the account must not stay open until then.
+            account.day = today;
         }
         account
     }
@@ -543,6 +547,14 @@ mod tests {
         ledger.account(&name, DAY_S * 2.0).told.tokens = 5.0;
         assert_eq!(ledger.account(&name, DAY_S * 2.9).told.tokens, 5.0);
         assert_eq!(ledger.account(&name, DAY_S * 3.0).told.tokens, 0.0);
+        // A clock that is set gives no second day, and one that was far ahead keeps none open.
+        ledger.account(&name, DAY_S * 5.0).told.tokens = 7.0;
+        for day in [4.5, 5.5] {
+            assert_eq!(ledger.account(&name, DAY_S * day).told.tokens, 7.0, "{day}");
+        }
+        ledger.account(&name, DAY_S * 2_000.0).told.tokens = 9.0;
+        assert_eq!(ledger.account(&name, DAY_S * 6.0).told.tokens, 9.0);
+        assert_eq!(ledger.account(&name, DAY_S * 7.0).told.tokens, 0.0);
         assert!(ledger.is_new("x"));
         assert!(!ledger.is_new("x"));
         assert!(!ledger.is_new(""));

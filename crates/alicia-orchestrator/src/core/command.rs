@@ -19,7 +19,12 @@ const KILL: i32 = 9;
 impl Core {
     pub(super) fn desired(&mut self, fleet: Arc<Fleet>, selection: Selection) {
         for (name, service) in &mut self.services {
-            service.present = fleet.services.contains_key(name);
+            let was_present =
+                std::mem::replace(&mut service.present, fleet.services.contains_key(name));
+            if !was_present && service.update.is_none() {
+                // It left the file in the middle of an update, and is back.
+                service.unpin();
+            }
         }
         for (name, spec) in &fleet.services {
             self.take_spec(name, Arc::new(spec.clone()));
@@ -112,7 +117,7 @@ impl Core {
         };
         if service.present {
             let instances = service.spec.instances;
-            service.wanted = overrides.wanted_or(instances, service.load.wanted(instances));
+            service.wanted = service.load.wanted(instances, overrides);
             self.fit_places(name);
         }
         self.touch(name);
@@ -142,7 +147,8 @@ impl Core {
                 .filter(|_| same && known.state != InstanceState::Stopped);
             slot.instance.clone_from(&known.instance);
             if matches!(known.state, InstanceState::Running | InstanceState::Paused) {
-                slot.paused_before = known.state == InstanceState::Paused;
+                let is_paused = known.state == InstanceState::Paused;
+                slot.paused_before = is_paused.then(|| known.reason.clone());
                 slot.ready_before = known.instance.map(|instance| (instance, known.since));
             }
             let over = matches!(
@@ -165,7 +171,12 @@ impl Core {
         for (name, overrides) in plan.overrides(&self.fleet) {
             self.overrides.entry(name).or_default().merge(overrides);
         }
-        if matches!(plan.verb, Verb::Start | Verb::Restart) && plan.named {
+        let wakes = match plan.verb {
+            Verb::Start | Verb::Restart => plan.named,
+            Verb::Scale => plan.instances > 0,
+            Verb::Stop | Verb::Pause | Verb::Resume => false,
+        };
+        if wakes {
             for name in &plan.services {
                 self.called(name);
             }

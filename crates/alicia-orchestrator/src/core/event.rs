@@ -36,7 +36,8 @@ impl fmt::Display for SlotId {
 pub struct Now {
     /// Since any fixed moment; never goes back. Decides.
     pub monotonic: Duration,
-    /// The wall clock. Only shown.
+    /// The wall clock: shown, and compared with moments that others name (the end of a provider's limit, of a day).
+    /// It may be set to any other time.
     pub unix: UnixSeconds,
 }
 
@@ -327,6 +328,8 @@ pub enum UpdateEnd {
     Reverted(String),
     /// It does not work, and is left as it is; why.
     Failed(String),
+    /// The service was stopped on the way: its next start has the new settings.
+    Stopped,
 }
 
 /// A transition, and what the store needs beside it.

@@ -8,6 +8,7 @@ use alicia_contract::orchestrator::{Exit, ExitCause, InstanceState, Transition};
 
 use super::cause::{Evidence, Said};
 use super::event::{Action, Process, Record, Role, SlotId, SpawnFault, Verdict};
+use super::notice::EXTEND_MAX;
 use super::service::{StopCause, Stray};
 use super::{Core, Owner, cause, notice, react};
 
@@ -64,6 +65,9 @@ impl Core {
 
     pub(super) fn ready(&mut self, id: &SlotId, why: &str, age: Duration) {
         self.set_slot_timer(id, None);
+        if let Some(run) = self.run_mut(id) {
+            run.was_ready = true;
+        }
         self.transition(id, InstanceState::Running, why.into());
         let spec = self.spec_of(id);
         if let Some(probe) = spec.as_ref().and_then(|spec| spec.liveness.as_ref()) {
@@ -330,19 +334,46 @@ impl Core {
     /// Sends a stop and sets the time at which it is repeated with force.
     pub(super) fn order_stop(&mut self, instance: &InstanceId, signal: i32, grace: Duration) {
         let at = self.now.monotonic + grace + STOP_MARGIN;
+        let patience = if grace.is_zero() {
+            Duration::ZERO
+        } else {
+            EXTEND_MAX
+        };
+        if let Some(id) = self.slot_of(instance)
+            && let Some(run) = self.run_mut(&id)
+        {
+            run.stop_latest = at + patience;
+        }
         self.actions.push(Action::Stop {
             instance: instance.clone(),
             signal,
             grace,
         });
-        self.timers.insert((at, Owner::Run(instance.clone())));
-        if let Some(stray) = self.strays.get_mut(instance) {
-            stray.stop_deadline = Some(at);
+        self.set_stop_timer(instance, at);
+    }
+
+    /// A run that is ending says that it needs more time. The keeper hears it too, and waits as long.
+    pub(super) fn extend_stop(&mut self, id: &SlotId, time: Duration) {
+        let now = self.now.monotonic;
+        let Some(run) = self.run_mut(id) else { return };
+        let at = (now + time + STOP_MARGIN).min(run.stop_latest);
+        if run.stop_deadline.is_some_and(|deadline| deadline < at) {
+            let instance = run.instance.clone();
+            self.set_stop_timer(&instance, at);
+        }
+    }
+
+    fn set_stop_timer(&mut self, instance: &InstanceId, at: Duration) {
+        let before = if let Some(stray) = self.strays.get_mut(instance) {
+            stray.stop_deadline.replace(at)
         } else if let Some(id) = self.slot_of(instance)
             && let Some(run) = self.run_mut(&id)
         {
-            run.stop_deadline = Some(at);
-        }
+            run.stop_deadline.replace(at)
+        } else {
+            None
+        };
+        self.replace_timer(before, Some(at), || Owner::Run(instance.clone()));
     }
 
     pub(super) fn stop_due(&mut self, instance: &InstanceId, at: Duration) {
@@ -447,8 +478,8 @@ impl Core {
             self.actions.push(Action::Forget(run.instance));
         }
         self.touch(&id.service);
-        if self.slot(id).is_some_and(|slot| slot.bring_back.is_some()) {
-            // Others wait until it is gone.
+        if self.falling.remove(id) && !self.is_circle_falling(&id.service) {
+            // Others wait until all of them are gone.
             self.touch_circle(&id.service);
         }
     }

@@ -19,11 +19,12 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// How many instances it asks for, when the file says `file_instances`.
-    pub(super) fn wanted(&self, file_instances: u32) -> u32 {
+    /// How many instances are wanted, when the file says `file_instances` and people asked for `overrides`: how many
+    /// of those who are awake.
+    pub(super) fn wanted(&self, file_instances: u32, overrides: Overrides) -> u32 {
         match self.asleep {
             true => 0,
-            false => self.scaled.unwrap_or(file_instances),
+            false => overrides.wanted_or(file_instances, self.scaled.unwrap_or(file_instances)),
         }
     }
 }

@@ -14,8 +14,9 @@ use super::event::Counters;
 /// The longest text that is kept of what it says, in characters: a line.
 const TEXT_CHARS_MAX: usize = 200;
 
-/// The longest time by which one message extends a start: an hour. More takes another message.
-const EXTEND_MAX: Duration = Duration::from_secs(3_600);
+/// The longest time by which one message extends a start, and by which all of them together put the end of a stop off:
+/// an hour.
+pub(super) const EXTEND_MAX: Duration = Duration::from_secs(3_600);
 
 /// What a message says, as far as it is understood.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -133,6 +134,9 @@ impl Core {
         }
         self.counted(instance, &notice.counters);
         if is_stopping {
+            if let Some(extend) = notice.extend {
+                self.extend_stop(&id, extend);
+            }
             return;
         }
         if is_saved {

@@ -19,6 +19,13 @@ const PARK_UNTOLD_MAX: Duration = Duration::from_secs(3_600);
 const PARK_MIN: Duration = Duration::from_secs(1);
 const PARK_MIN_MAX: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether the moment has come until which one is parked: the wall clock may be set, and
+/// goes on while a machine sleeps.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// What is left of a wait that is no wait: less than clocks agree about, in seconds.
+const LEFT_S_MIN: f64 = 0.001;
+
 /// The time from one that was parked to the next: 5 starts a second, so that a provider whose limit ended is
 /// not asked by a whole fleet at once.
 const RESUME_SPACING: Duration = Duration::from_millis(200);
@@ -51,8 +58,11 @@ impl Core {
         // A start that ended so does not count towards a crash loop.
         slot.starts.pop_back();
         slot.next_start = Some(now.unix + wait.as_secs_f64());
+        // A moment that somebody named is one of the wall clock; a time without one is only so long.
+        let at_most = until.map_or(wait, |_| PARK_MAX);
+        slot.parked_at_most = now.monotonic + at_most;
         self.transition(id, InstanceState::Parked, reason.to_owned());
-        self.set_slot_timer(id, Some(now.monotonic + wait));
+        self.wait_parked(id);
     }
 
     /// Its budget is used up before it could start.
@@ -70,14 +80,36 @@ impl Core {
             .clamp(PARK_MIN, PARK_MAX);
         slot.has_turn = false;
         slot.next_start = Some(now.unix + wait.as_secs_f64());
+        slot.parked_at_most = now.monotonic + PARK_MAX;
         self.transition(id, InstanceState::Parked, out.reason);
+        self.wait_parked(id);
+    }
+
+    /// Sets the next look at one that is parked; none, when its time is over.
+    fn wait_parked(&mut self, id: &SlotId) -> bool {
+        let now = self.now;
+        let Some(slot) = self.slot(id) else {
+            return false;
+        };
+        let left_s = slot.next_start.map_or(0.0, |at| at - now.unix);
+        let left_at_most = slot.parked_at_most.saturating_sub(now.monotonic);
+        if left_s < LEFT_S_MIN || left_at_most.is_zero() {
+            return false;
+        }
+        let left = Duration::try_from_secs_f64(left_s).unwrap_or(PARK_MAX);
+        let wait = left.min(left_at_most).min(LOOK_EVERY);
         self.set_slot_timer(id, Some(now.monotonic + wait));
+        true
     }
 
     /// The time is over: it starts, or gets a turn when others start now.
     pub(super) fn park_due(&mut self, id: &SlotId) {
         let now = self.now.monotonic;
         let free_at = self.resume_free_at;
+        let has_turn = self.slot(id).is_some_and(|slot| slot.has_turn);
+        if !has_turn && self.wait_parked(id) {
+            return;
+        }
         let Some(slot) = self.slot_mut(id) else {
             return;
         };
@@ -102,12 +134,22 @@ impl Core {
     /// A slot that is remembered as parked, or as failed with another try to come, takes up its wait.
     pub(super) fn take_up_wait(&mut self, id: &SlotId) {
         let now = self.now;
-        let Some(at) = self.slot(id).and_then(|slot| slot.next_start) else {
+        let Some(spec) = self.spec_of(id) else {
             return;
         };
-        let wait = Duration::try_from_secs_f64(at - now.unix)
-            .unwrap_or_default()
-            .min(PARK_MAX);
-        self.set_slot_timer(id, Some(now.monotonic + wait));
+        let Some(slot) = self.slot_mut(id) else {
+            return;
+        };
+        let Some(at) = slot.next_start else { return };
+        let left = Duration::try_from_secs_f64(at - now.unix).unwrap_or_default();
+        if slot.state == InstanceState::Parked {
+            slot.parked_at_most = now.monotonic + PARK_MAX;
+            let first_look = left.min(LOOK_EVERY);
+            return self.set_slot_timer(id, Some(now.monotonic + first_look));
+        }
+        // The clock may have been set back meanwhile: no try is further away than when it failed.
+        let limit = &spec.start_limit;
+        let longest = limit.retry_every.duration().max(limit.within.duration());
+        self.set_slot_timer(id, Some(now.monotonic + left.min(longest)));
     }
 }

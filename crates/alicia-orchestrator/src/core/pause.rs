@@ -2,8 +2,8 @@
 
 use alicia_contract::orchestrator::{ExitCause, InstanceState};
 
-use super::Core;
 use super::event::{Action, SlotId};
+use super::{Core, notice};
 
 const SIGCONT: i32 = 18;
 const SIGSTOP: i32 = 19;
@@ -11,15 +11,18 @@ const SIGSTOP: i32 = 19;
 impl Core {
     /// Holds a run still; nothing, where there is none that is ready or on its way.
     pub(super) fn pause(&mut self, id: &SlotId, reason: &str, cause: ExitCause) {
-        let Some(slot) = self.slot(id).filter(|slot| slot.runs()) else {
+        let Some(slot) = self.slot_mut(id) else {
             return;
         };
-        if !matches!(slot.state, InstanceState::Running | InstanceState::Starting) {
+        let is_up = matches!(slot.state, InstanceState::Running | InstanceState::Starting);
+        if !is_up || !slot.runs() {
             return;
         }
-        let Some(instance) = slot.instance.clone() else {
-            return;
-        };
+        let Some(run) = slot.run.as_mut() else { return };
+        // One that is held still saves nothing; when it goes on, it has its time to get on again.
+        run.words.saving = None;
+        run.was_paused = true;
+        let instance = run.instance.clone();
         self.set_slot_timer(id, None);
         self.actions.push(Action::Unwatch(instance.clone()));
         self.actions.push(Action::Signal {
@@ -49,6 +52,25 @@ impl Core {
         }
     }
 
+    /// The keeper may not have heard that a run is paused, or goes on.
+    pub(super) fn repeat_pause(&mut self, id: &SlotId) {
+        let Some(slot) = self.slot(id).filter(|slot| slot.runs()) else {
+            return;
+        };
+        let Some(run) = &slot.run else { return };
+        match (slot.state, run.was_paused) {
+            (InstanceState::Paused, _) => {
+                let instance = run.instance.clone();
+                self.actions.push(Action::Signal {
+                    instance,
+                    signal: SIGSTOP,
+                });
+            }
+            (_, true) => self.let_go(id),
+            (_, false) => {}
+        }
+    }
+
     /// Lets the processes of a paused run run again.
     pub(super) fn let_go(&mut self, id: &SlotId) {
         if let Some(instance) = self.slot(id).and_then(|slot| slot.instance.clone()) {
@@ -61,10 +83,13 @@ impl Core {
 
     fn go_on_after_pause(&mut self, id: &SlotId, reason: &str) {
         let now = self.now;
+        let asks = self
+            .spec_of(id)
+            .is_some_and(|spec| spec.readiness.is_some() || notice::says_ready(&spec));
         let Some(run) = self.run_mut(id) else { return };
         let age = now.monotonic.saturating_sub(run.started);
         run.gauge.begin(now);
-        if run.words.is_ready || !self.waits_for_word(id) {
+        if run.was_ready || !asks {
             self.ready(id, reason, age);
         } else {
             self.begin(id, age);

@@ -196,13 +196,8 @@ impl Overrides {
         self.scale = newer.scale.or(self.scale);
     }
 
-    /// How many instances are wanted, when the file says `file_instances`.
-    #[must_use]
-    pub fn wanted(&self, file_instances: u32) -> u32 {
-        self.wanted_or(file_instances, file_instances)
-    }
-
-    /// As [`Overrides::wanted`], with another number where nobody asked for one.
+    /// How many instances are wanted, when the file says `file_instances`; `otherwise`, where nobody asked for a
+    /// number beside that of the file.
     #[must_use]
     pub fn wanted_or(&self, file_instances: u32, otherwise: u32) -> u32 {
         self.scale
@@ -437,7 +432,7 @@ mod tests {
             enabled: None,
             scale: Some(scale),
         };
-        assert_eq!(overrides.wanted(2), 5);
-        assert_eq!(overrides.wanted(3), 3);
+        assert_eq!(overrides.wanted_or(2, 2), 5);
+        assert_eq!(overrides.wanted_or(3, 3), 3);
     }
 }

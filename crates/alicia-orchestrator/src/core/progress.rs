@@ -191,11 +191,9 @@ impl Core {
 
     fn set_gauge_timer(&mut self, id: &SlotId, at: Option<Duration>) {
         let Some(run) = self.run_mut(id) else { return };
-        run.gauge.deadline = at;
+        let before = std::mem::replace(&mut run.gauge.deadline, at);
         let instance = run.instance.clone();
-        if let Some(at) = at {
-            self.timers.insert((at, Owner::Gauge(instance)));
-        }
+        self.replace_timer(before, at, || Owner::Gauge(instance.clone()));
     }
 
     pub(super) fn gauge_due(&mut self, instance: &InstanceId, at: Duration) {

@@ -65,12 +65,14 @@ pub(super) struct Slot {
     pub(super) restart: Option<String>,
     /// The run that is remembered to have been ready, and since when.
     pub(super) ready_before: Option<(InstanceId, UnixSeconds)>,
-    /// Whether that run was paused.
-    pub(super) paused_before: bool,
+    /// Why that run was paused, when it was.
+    pub(super) paused_before: Option<String>,
     /// It failed too often, and is tried again slowly until it has run well.
     pub(super) slow: bool,
     /// How often in a row it was parked.
     pub(super) parks: u32,
+    /// On the monotonic clock: then it is parked no longer, whatever the wall clock says.
+    pub(super) parked_at_most: Duration,
     /// It has its turn among those that are no longer parked.
     pub(super) has_turn: bool,
     /// It has to end because another one did.
@@ -115,12 +117,18 @@ pub(super) struct Run {
     /// The connection over which it was asked for.
     pub(super) session: u64,
     pub(super) started: Duration,
+    /// It was ready once: nobody asks a second time.
+    pub(super) was_ready: bool,
+    /// It was held still once, under this host.
+    pub(super) was_paused: bool,
     /// It was asked to end, and why.
     pub(super) stop: Option<StopCause>,
     /// The leader has ended; others of its tree may not have.
     pub(super) ended: bool,
     /// When the stop should be over.
     pub(super) stop_deadline: Option<Duration>,
+    /// No words of its own put that off beyond this.
+    pub(super) stop_latest: Duration,
     /// What it said of itself.
     pub(super) words: super::notice::Words,
     /// Its work.
@@ -284,9 +292,12 @@ impl Run {
             process: None,
             session,
             started,
+            was_ready: false,
+            was_paused: false,
             stop: None,
             ended: false,
             stop_deadline: None,
+            stop_latest: Duration::ZERO,
             words: super::notice::Words::default(),
             gauge: super::progress::Gauge::default(),
         }
@@ -312,9 +323,10 @@ impl Slot {
             deadline: None,
             restart: None,
             ready_before: None,
-            paused_before: false,
+            paused_before: None,
             slow: false,
             parks: 0,
+            parked_at_most: Duration::ZERO,
             has_turn: false,
             bring_back: None,
             attention: None,

@@ -69,6 +69,8 @@ impl Core {
             (Some(run), _) => self.step_of_run(service, id, slot, run),
             (None, false) if !service.present || !service.places.contains(&id.slot) => Step::Drop,
             (None, false) if slot.state == InstanceState::Stopped => Step::Rest,
+            // A provider's limit does not end with the house.
+            (None, false) if self.closing && slot.state == InstanceState::Parked => Step::Rest,
             (None, false) => Step::Park,
             (None, true) => self.step_to_start(service, id, slot),
         }

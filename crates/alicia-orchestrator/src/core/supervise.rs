@@ -22,6 +22,17 @@ use super::{Core, command};
 /// Groups above each other: more is a mistake of the file, which `alicia check` finds.
 const DEPTH_MAX: usize = 32;
 
+/// Who may be restarted together.
+#[derive(Debug)]
+enum Circle {
+    /// Nobody supervises.
+    Nobody,
+    /// The instances of one service.
+    Service(ServiceName),
+    /// All services in these groups.
+    Groups(BTreeSet<ServiceName>),
+}
+
 /// When one who supervises had to restart somebody.
 #[derive(Debug, Default)]
 pub(super) struct Storms {
@@ -187,8 +198,8 @@ impl Core {
         found
     }
 
-    /// Those who may be restarted together with a service; none, when nobody supervises it.
-    fn circle(&self, service: &ServiceName) -> BTreeSet<SlotId> {
+    /// Those who may be restarted together with a service.
+    fn circle(&self, service: &ServiceName) -> Circle {
         let own = self.services.get(service);
         let mut top = self.group_of(service);
         for _ in 0..DEPTH_MAX {
@@ -201,28 +212,52 @@ impl Core {
             }
         }
         match (top, own) {
-            (Some(group), _) => self.slots_of_group(&group),
-            (None, Some(own)) if own.spec.supervision.is_some() => {
-                command::ids(service, own).into_iter().collect()
+            (Some(group), _) => Circle::Groups(self.groups_below(&group)),
+            (None, Some(own)) if own.spec.supervision.is_some() => Circle::Service(service.clone()),
+            _ => Circle::Nobody,
+        }
+    }
+
+    fn is_in(&self, circle: &Circle, service: &ServiceName) -> bool {
+        match circle {
+            Circle::Nobody => false,
+            Circle::Service(name) => name == service,
+            Circle::Groups(groups) => {
+                let found = self.services.get(service);
+                found.is_some_and(|found| found.spec.groups.iter().any(|it| groups.contains(it)))
             }
-            _ => BTreeSet::new(),
         }
     }
 
     /// Whether others have to end before this one may start.
     pub(super) fn is_being_brought_down(&self, id: &SlotId) -> bool {
-        // Most fleets have no supervision: then this is two look-ups.
-        self.circle(&id.service).iter().any(|other| {
-            self.slot(other).is_some_and(|slot| {
-                slot.run.is_some() && slot.bring_back.as_ref().is_some_and(|back| !back.slowly)
-            })
+        !self.falling.is_empty() && self.is_circle_falling(&id.service)
+    }
+
+    /// Whether one of those who are restarted together with a service has yet to end.
+    pub(super) fn is_circle_falling(&self, service: &ServiceName) -> bool {
+        if self.falling.is_empty() {
+            return false;
+        }
+        let circle = self.circle(service);
+        self.falling.iter().any(|id| {
+            let is_down = self.slot(id).is_none_or(|slot| {
+                slot.run.is_none() || slot.bring_back.as_ref().is_none_or(|back| back.slowly)
+            });
+            !is_down && self.is_in(&circle, &id.service)
         })
     }
 
     /// Has all who wait for the end of others looked at again.
     pub(super) fn touch_circle(&mut self, service: &ServiceName) {
         let circle = self.circle(service);
-        self.dirty.extend(circle.into_iter().map(|id| id.service));
+        let names: Vec<ServiceName> = self
+            .services
+            .keys()
+            .filter(|name| self.is_in(&circle, name))
+            .cloned()
+            .collect();
+        self.dirty.extend(names);
     }
 
     fn bring_down(&mut self, but: &SlotId, slots: &BTreeSet<SlotId>, reason: &str) {
@@ -235,6 +270,7 @@ impl Core {
                     reason: reason.to_owned(),
                     slowly: false,
                 });
+                self.falling.insert(id.clone());
                 self.touch(&id.service);
             }
         }

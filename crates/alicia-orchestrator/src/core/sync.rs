@@ -90,6 +90,7 @@ impl Core {
             FoundState::Running | FoundState::Stopping => {
                 self.notified(&instance, &run.said);
                 self.repeat_stop(id, &instance);
+                self.repeat_pause(id);
             }
         }
     }
@@ -97,12 +98,9 @@ impl Core {
     /// A stop that was on its way when the keeper went.
     fn repeat_stop(&mut self, id: &SlotId, instance: &InstanceId) {
         let asked = self.run_mut(id).is_some_and(|run| run.stop.is_some());
-        let stop = self
-            .services
-            .get(&id.service)
-            .map(|service| service.spec.stop.clone());
-        if let Some(stop) = stop.filter(|_| asked) {
-            self.order_stop(instance, stop.signal.number(), stop.grace.duration());
+        if let Some(spec) = self.spec_of(id).filter(|_| asked) {
+            let (signal, grace) = (spec.stop.signal.number(), spec.stop.grace.duration());
+            self.order_stop(instance, signal, grace);
         }
     }
 
@@ -145,10 +143,10 @@ impl Core {
 
     /// A run that was ready stays ready: nobody asks a second time. One that was not is asked.
     fn go_on(&mut self, id: &SlotId, found: &Found) {
-        let Some(service) = self.services.get(&id.service) else {
+        // While it is updated, its own settings may be older ones.
+        let Some(spec) = self.spec_of(id) else {
             return;
         };
-        let spec = service.spec.clone();
         let (unix, monotonic) = (self.now.unix, self.now.monotonic);
         let Some(slot) = self.slot_mut(id) else {
             return;
@@ -168,9 +166,17 @@ impl Core {
         slot.since_monotonic = monotonic.saturating_sub(found.age);
         slot.since = since;
         slot.reason = "taken over by a new host".into();
-        if std::mem::take(&mut slot.paused_before) {
+        if let Some(why) = slot.paused_before.take() {
             slot.state = InstanceState::Paused;
-            return;
+            slot.reason = why;
+            // The last host may have died before it said so to the keeper.
+            if let Some(run) = &mut slot.run {
+                run.was_paused = true;
+            }
+            return self.repeat_pause(id);
+        }
+        if let Some(run) = &mut slot.run {
+            run.was_ready = true;
         }
         if let Some(probe) = &spec.liveness {
             self.watch(id, Role::Liveness, probe, found.age);
@@ -215,7 +221,16 @@ impl Core {
         let stopping = self
             .slot(id)
             .is_some_and(|slot| slot.state == InstanceState::Stopping);
-        self.set_slot_timer(id, None);
+        // What was over before goes on as it was: a try to come, a time for which it is parked.
+        let over = self.slot(id).is_some_and(|slot| {
+            matches!(
+                slot.state,
+                InstanceState::Completed | InstanceState::Failed | InstanceState::Parked
+            )
+        });
+        if !over {
+            self.set_slot_timer(id, None);
+        }
         self.actions.push(super::event::Action::Unwatch(instance));
         if had_process && let Some(slot) = self.slot_mut(id) {
             let cause = "lost with the keeper".to_owned();
@@ -229,9 +244,6 @@ impl Core {
             });
         }
         self.release(id);
-        let over = self.slot(id).is_some_and(|slot| {
-            matches!(slot.state, InstanceState::Completed | InstanceState::Failed)
-        });
         if stopping {
             self.transition(
                 id,

@@ -11,7 +11,7 @@ use alicia_contract::{ServiceName, UnixSeconds};
 
 use super::digest::Digest;
 use super::event::{Action, Found, FoundState, SlotId, UpdateEnd};
-use super::service::{Service, Slot, StopCause};
+use super::service::{Service, Slot, StopCause, state_name};
 use super::update::{Condition, Phase, Seen, Step, View, next};
 use super::{Core, Owner, command};
 
@@ -87,7 +87,11 @@ impl Core {
             .iter()
             .filter_map(|number| service.slots.get(number))
             .filter(|slot| service.is_on_target(slot) && slot.state == InstanceState::Running);
-        let done = format!("{} of {} ready", ready.count(), service.wanted);
+        let mut done = format!("{} of {} ready", ready.count(), service.wanted);
+        if let Some((number, state)) = service.holds_update_up() {
+            let state = state_name(state);
+            done.push_str(&format!("; instance {number} is {state}"));
+        }
         Some(match &update.phase {
             Phase::Canary => format!(
                 "canary: {done}, watched for {}",
@@ -148,10 +152,7 @@ impl Core {
             Some(settings) => self.begin_update(name, old, settings),
             None => {
                 service.update = None;
-                service
-                    .slots
-                    .values_mut()
-                    .for_each(|slot| slot.pinned = None);
+                service.unpin();
                 self.take_with_restart(name, &old.spec, &spec);
             }
         }
@@ -206,10 +207,7 @@ impl Core {
         let in_place = update.is_in_place();
         service.update = Some(update);
         if in_place {
-            service
-                .slots
-                .values_mut()
-                .for_each(|slot| slot.pinned = None);
+            service.unpin();
             let new = service.spec.clone();
             self.take_with_restart(name, &old.spec, &new);
         } else {
@@ -230,6 +228,10 @@ impl Core {
         if !service.present {
             // It stops with whatever settings each of its runs has.
             return;
+        }
+        if keeper && !service.enabled && !update.is_halted() && service.is_empty() {
+            // Nothing is left to protect: the next start has the new settings.
+            return self.end_update_of_stopped(name, update.phase);
         }
         if !keeper || !service.enabled {
             service.update = Some(update);
@@ -271,9 +273,9 @@ impl Core {
             .services
             .get_mut(name)
             .and_then(|service| service.update.as_mut());
-        if let Some(update) = update.filter(|update| update.wake != Some(at)) {
-            update.wake = Some(at);
-            self.timers.insert((at, Owner::Update(name.clone())));
+        if let Some(update) = update {
+            let before = update.wake.replace(at);
+            self.replace_timer(before, Some(at), || Owner::Update(name.clone()));
         }
     }
 
@@ -302,6 +304,24 @@ impl Core {
         };
         self.fit_places(name);
         self.touch(name);
+        self.actions.push(Action::Updated {
+            service: name.clone(),
+            end,
+            failed: None,
+        });
+    }
+
+    /// A person stopped the service on its way to other settings.
+    fn end_update_of_stopped(&mut self, name: &ServiceName, phase: Phase) {
+        if let Some(service) = self.services.get_mut(name) {
+            service.unpin();
+        }
+        self.fit_places(name);
+        self.touch(name);
+        let end = match phase {
+            Phase::Reverting(why) => UpdateEnd::Reverted(why),
+            _ => UpdateEnd::Stopped,
+        };
         self.actions.push(Action::Updated {
             service: name.clone(),
             end,
@@ -398,7 +418,12 @@ impl Core {
                 if service.places.len() >= wanted {
                     break;
                 }
-                service.places.insert(number);
+                // The last run there may still be on its way out, with settings of before an update.
+                if service.places.insert(number)
+                    && let Some(slot) = service.slots.get_mut(&number)
+                {
+                    slot.pinned = None;
+                }
             }
         }
         let places = self
@@ -467,7 +492,8 @@ impl Core {
         }
     }
 
-    /// What runs decides about the places, where what is remembered falls short of it.
+    /// What runs decides about the places, where what is remembered falls short of it. A run that is known already has
+    /// its place, or is on its way out.
     pub(super) fn claim_places(&mut self, found: &[Found]) {
         for service in self.services.values_mut() {
             service
@@ -475,7 +501,9 @@ impl Core {
                 .iter_mut()
                 .for_each(|update| update.wake = None);
         }
-        let running = found.iter().filter(|run| run.state == FoundState::Running);
+        let running = found
+            .iter()
+            .filter(|run| run.state == FoundState::Running && !self.knows(&run.instance));
         let ids: BTreeSet<&SlotId> = running.filter_map(|run| run.slot.as_ref()).collect();
         self.go_on_as_scaled(&ids);
         for id in &ids {
@@ -565,6 +593,16 @@ impl Service {
             .any(|slot| slot.run.is_some() || slot.ready_before.is_some())
     }
 
+    /// Whether nothing of it is left.
+    fn is_empty(&self) -> bool {
+        self.slots.values().all(|slot| slot.run.is_none())
+    }
+
+    /// Slots have the settings of the service again.
+    pub(super) fn unpin(&mut self) {
+        self.slots.values_mut().for_each(|slot| slot.pinned = None);
+    }
+
     /// Slots keep these settings, except those that have the new ones already.
     fn pin(&mut self, old: &Arc<Settings>) {
         for slot in self.slots.values_mut() {
@@ -573,6 +611,16 @@ impl Service {
                 slot.pinned = None;
             }
         }
+    }
+
+    /// An instance with the new settings that will not come up before a person or time lets it.
+    fn holds_update_up(&self) -> Option<(u32, InstanceState)> {
+        let places = self.places.iter();
+        let slots = places.filter_map(|number| Some((*number, self.slots.get(number)?)));
+        slots
+            .filter(|(_, slot)| self.is_on_target(slot))
+            .map(|(number, slot)| (number, slot.state))
+            .find(|(_, state)| matches!(state, InstanceState::Paused | InstanceState::Parked))
     }
 
     fn is_on_target(&self, slot: &Slot) -> bool {
@@ -622,9 +670,9 @@ fn condition(slot: &Slot) -> Condition {
         .filter(|run| run.process.is_some())
         .map(|run| run.started);
     match slot.state {
-        InstanceState::Running | InstanceState::Completed | InstanceState::Paused => {
-            Condition::Ready(slot.since_monotonic)
-        }
+        InstanceState::Running | InstanceState::Completed => Condition::Ready(slot.since_monotonic),
+        // It does not serve, and that is not the fault of its settings.
+        InstanceState::Paused => Condition::Coming(None),
         InstanceState::Backoff | InstanceState::Failed => Condition::Broken(slot.reason.clone()),
         InstanceState::Stopping => match slot.run.as_ref().and_then(|run| run.stop.as_ref()) {
             Some(StopCause::Asked) => Condition::Coming(None),

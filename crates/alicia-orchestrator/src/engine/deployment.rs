@@ -79,6 +79,10 @@ impl Engine {
             }
             UpdateEnd::Reverted(why) => (DeploymentState::Reverted, why),
             UpdateEnd::Failed(why) => (DeploymentState::Failed, why),
+            UpdateEnd::Stopped => (
+                DeploymentState::Done,
+                "it was stopped on the way; its next start has the new settings".to_owned(),
+            ),
         };
         tracing::info!(%service, ?state, detail, "an update");
         self.counts.updated(state);

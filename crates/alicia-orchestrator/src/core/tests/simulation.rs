@@ -12,10 +12,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use alicia_contract::InstanceId;
+use alicia_contract::fleet::Fleet;
 use alicia_contract::orchestrator::Verb;
 use serde_json::{Value, json};
 
-use super::world::{World, name};
+use super::world::{World, name, slot};
 use crate::core::event::{Counters, Event, Role, SpawnFault, Verdict};
 
 /// Seeds of a run that names no number: some seconds of a debug build.
@@ -81,6 +82,8 @@ struct Story {
     random: fastrand::Rng,
     world: World,
     names: Vec<String>,
+    /// The fleet before the file was changed last.
+    before: Fleet,
 }
 
 impl Story {
@@ -97,10 +100,12 @@ impl Story {
         let groups = groups(&mut random);
         world.fleet.groups = serde_json::from_value(groups).expect("groups");
         world.desired();
+        let before = world.fleet.clone();
         Self {
             random,
             world,
             names,
+            before,
         }
     }
 
@@ -144,6 +149,8 @@ impl Story {
             self.world.command(Verb::Scale, &[name], Some(1));
         }
         self.world.command(Verb::Start, &names, None);
+        // What is held still waits for a person.
+        self.world.command(Verb::Resume, &names, None);
         for round in 0..RESTING_ROUNDS {
             self.world.answer_spawns();
             self.world.finish_stops();
@@ -223,11 +230,42 @@ impl Story {
             61..63 => {
                 let dead = self.random.bool();
                 self.world.lose_keeper(dead);
+                // People go on asking meanwhile.
+                for _ in 0..self.random.usize(0..3) {
+                    self.command();
+                }
                 self.world.sync();
             }
-            63..66 => self.world.crash_host(),
+            63..65 => self.world.crash_host(),
+            65 => {
+                let base = self.before.clone();
+                self.world.crash_host_during(&base);
+            }
+            66 => self.set_clock(),
+            67..70 => self.happen_to_load(),
             _ => self.happen_to_one(),
         }
+    }
+
+    /// Somebody sets the wall clock.
+    fn set_clock(&mut self) {
+        let by_s = [-86_400.0, -3_600.0, -1.0, 1.0, 3_600.0, 86_400.0];
+        self.world.set_s += by_s[self.random.usize(0..by_s.len())];
+    }
+
+    /// The load of a service changes, or health says something of an instance.
+    fn happen_to_load(&mut self) {
+        let found = name(&self.names[self.random.usize(0..self.names.len())]);
+        let event = match self.random.u8(0..5) {
+            0 => Event::Called(found),
+            1 => Event::Idle(found),
+            2 | 3 => Event::Scaled(found, self.random.u32(0..5)),
+            _ => {
+                let slot = slot(found.as_str(), self.random.u32(1..4));
+                Event::Ill(slot, self.world.unix(), "it says so".into())
+            }
+        };
+        self.world.tell(event);
     }
 
     fn happen_to_one(&mut self) {
@@ -276,7 +314,7 @@ impl Story {
     }
 
     fn fields(&mut self) -> BTreeMap<String, String> {
-        let until = self.world.now.as_secs() + self.random.u64(0..600);
+        let until = self.world.unix() + f64::from(self.random.u32(0..600));
         let all = [
             ("READY", "1".to_owned()),
             ("STOPPING", "1".to_owned()),
@@ -298,7 +336,7 @@ impl Story {
     }
 
     fn command(&mut self) {
-        let verbs = [Verb::Start, Verb::Stop, Verb::Restart, Verb::Scale];
+        let verbs = Verb::ALL;
         let verb = verbs[self.random.usize(0..verbs.len())];
         let name = self.names[self.random.usize(0..self.names.len())].clone();
         let all = verb != Verb::Scale && self.random.u8(0..5) == 0;
@@ -311,11 +349,16 @@ impl Story {
     fn change_file(&mut self) {
         let found = name(&self.names[self.random.usize(0..self.names.len())]);
         let mut fleet = self.world.fleet.clone();
+        let before = std::mem::replace(&mut self.before, fleet.clone());
         let is_needed = fleet
             .services
             .values()
             .any(|spec| spec.depends_on.0.contains_key(&found));
-        if self.random.u8(0..4) == 0 && !is_needed && fleet.services.len() > 1 {
+        if self.random.u8(0..6) == 0 {
+            // Back to what was before, perhaps in the middle of an update.
+            fleet.services = before.services;
+            self.names = fleet.services.keys().map(ToString::to_string).collect();
+        } else if self.random.u8(0..4) == 0 && !is_needed && fleet.services.len() > 1 {
             fleet.services.remove(&found);
             self.names.retain(|name| *name != found.as_str());
         } else if let Some(spec) = fleet.services.get_mut(&found) {
@@ -382,6 +425,11 @@ fn services(random: &mut fastrand::Rng) -> Value {
             let strategy = strategies[random.usize(0..strategies.len())];
             spec["update"] =
                 json!({ "strategy": strategy, "min_healthy": "1s", "deadline": "30s" });
+        }
+        if random.u8(0..6) == 0 && !is_job {
+            spec["on_demand"] = json!({});
+        } else if random.u8(0..6) == 0 && !is_job {
+            spec["scaling"] = json!({ "min": 0, "max": 4, "cpu": 0.5 });
         }
         if random.u8(0..5) == 0 {
             let then = ["pause", "checkpoint", "restart", "kill", "ask"];

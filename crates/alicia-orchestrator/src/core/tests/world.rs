@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_contract::fleet::Fleet;
+use alicia_contract::fleet::{Fleet, Probe};
 use alicia_contract::orchestrator::{Exit, InstanceState, InstanceStatus, Transition, Verb};
 use alicia_contract::{Epoch, InstanceId, ServiceName};
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use crate::core::event::{
     Spawn, SpawnFault, UpdateEnd, Verdict,
 };
 use crate::core::plan::{Plan, PlanRequest, Selection};
+use crate::core::service::{Service, Slot};
 
 /// A run in the model keeper.
 #[derive(Debug, Clone)]
@@ -31,7 +32,14 @@ pub(super) struct Held {
     /// What it said on its notify socket.
     pub(super) said: BTreeMap<String, String>,
     asked_to_end: bool,
+    /// It is held still.
+    frozen: bool,
+    /// Its readiness probe was good while it was asked.
+    was_good: bool,
 }
+
+/// Holds a process still.
+const SIGSTOP: i32 = 19;
 
 impl Held {
     pub(super) fn lives(&self) -> bool {
@@ -49,10 +57,14 @@ pub(super) struct World {
     pub(super) core: Core,
     pub(super) fleet: Fleet,
     pub(super) now: Duration,
+    /// By how many seconds the wall clock was set, in all.
+    pub(super) set_s: f64,
     pub(super) held: BTreeMap<InstanceId, Held>,
     /// Asked for, and not yet answered.
     pub(super) spawns: VecDeque<Spawn>,
     pub(super) watched: BTreeMap<InstanceId, BTreeSet<Role>>,
+    /// With what each was asked last.
+    pub(super) probes: BTreeMap<(InstanceId, Role), Probe>,
     pub(super) transitions: Vec<Transition>,
     /// What the store would hold.
     memory: Memory,
@@ -111,9 +123,11 @@ impl World {
             core: Core::new(Memory::default(), 7),
             fleet: fleet(services),
             now: Duration::from_secs(1_000),
+            set_s: 0.0,
             held: BTreeMap::new(),
             spawns: VecDeque::new(),
             watched: BTreeMap::new(),
+            probes: BTreeMap::new(),
             transitions: Vec::new(),
             memory: Memory::default(),
             answers: 0,
@@ -155,10 +169,15 @@ impl World {
         self.tell(Event::KeeperSynced(found));
     }
 
+    /// The wall clock.
+    pub(super) fn unix(&self) -> f64 {
+        self.now.as_secs_f64() + self.set_s
+    }
+
     pub(super) fn tell(&mut self, event: Event) {
         let now = Now {
             monotonic: self.now,
-            unix: self.now.as_secs_f64(),
+            unix: self.unix(),
         };
         let told = self.is_told.then(|| format!("{event:?}"));
         let actions = self.core.handle(event, now);
@@ -168,6 +187,7 @@ impl World {
         for action in actions {
             self.take(action);
         }
+        self.note_good();
         self.check();
     }
 
@@ -186,7 +206,13 @@ impl World {
                 assert!(held.is_none_or(Held::is_empty), "a living run is forgotten");
                 self.held.remove(&instance);
             }
-            Action::Watch { instance, role, .. } => {
+            Action::Watch {
+                instance,
+                role,
+                probe,
+                ..
+            } => {
+                self.probes.insert((instance.clone(), role), *probe);
                 self.watched.entry(instance).or_default().insert(role);
             }
             Action::Unwatch(instance) => drop(self.watched.remove(&instance)),
@@ -194,7 +220,14 @@ impl World {
                 self.remember(&record);
                 self.transitions.push(record.transition);
             }
-            Action::Signal { instance, signal } => self.signals.push((instance, signal)),
+            Action::Signal { instance, signal } => {
+                if let Some(held) = self.held.get_mut(&instance)
+                    && self.keeper
+                {
+                    held.frozen = signal == SIGSTOP;
+                }
+                self.signals.push((instance, signal));
+            }
             Action::Checkpoint(..) => self.checkpoints += 1,
             Action::Account(service, account) => {
                 self.memory.accounts.insert(service, *account);
@@ -315,6 +348,66 @@ impl World {
                 "{instance} runs and the core does not know it"
             );
         }
+        for (name, service) in &self.core.services {
+            for (number, slot) in &service.slots {
+                let id = SlotId {
+                    service: name.clone(),
+                    slot: *number,
+                };
+                self.check_slot(&id, service, slot);
+            }
+        }
+    }
+
+    /// One that runs and need not be asked is good, and stays so when the file says later that it is to be asked.
+    fn note_good(&mut self) {
+        for service in self.core.services.values() {
+            for slot in service.slots.values() {
+                let is_good = slot.state == InstanceState::Running && !is_asked(service, slot);
+                let held = slot
+                    .instance
+                    .as_ref()
+                    .and_then(|run| self.held.get_mut(run));
+                if let Some(held) = held.filter(|_| is_good) {
+                    held.was_good = true;
+                }
+            }
+        }
+    }
+
+    /// Nothing is left lying: what waits has its time, what is held still says so, and nothing is told to be ready
+    /// that was not asked.
+    fn check_slot(&self, id: &SlotId, service: &Service, slot: &Slot) {
+        let waits = slot.state == InstanceState::Parked
+            || slot.state == InstanceState::Failed && slot.next_start.is_some();
+        assert!(
+            !waits || slot.deadline.is_some() || self.core.closing,
+            "{id} is {:?} and no time is set for its next start",
+            slot.state
+        );
+        let is_place = service.present && service.places.contains(&id.slot);
+        assert!(
+            !is_place || service.update.is_some() || slot.pinned.is_none(),
+            "{id} keeps old settings, and nothing is updated"
+        );
+        let held = slot.instance.as_ref().and_then(|run| self.held.get(run));
+        let Some(held) = held.filter(|held| held.lives() && !held.asked_to_end && slot.runs())
+        else {
+            return;
+        };
+        if !self.keeper {
+            return;
+        }
+        assert_eq!(
+            held.frozen,
+            slot.state == InstanceState::Paused,
+            "{id} is {:?}",
+            slot.state
+        );
+        assert!(
+            slot.state != InstanceState::Running || !is_asked(service, slot) || held.was_good,
+            "{id} is running, and was never found ready"
+        );
     }
 
     // What may happen in the world.
@@ -347,6 +440,8 @@ impl World {
             children: false,
             said: BTreeMap::new(),
             asked_to_end: false,
+            frozen: false,
+            was_good: false,
         };
         self.held.insert(spawn.instance.clone(), held);
         self.tell(Event::Spawned(spawn.instance, process()));
@@ -378,6 +473,14 @@ impl World {
                 output: self.output,
             });
         }
+    }
+
+    /// A run is gone, and the message of it got lost.
+    pub(super) fn end_unheard(&mut self, instance: &InstanceId) {
+        let at = self.now;
+        let held = self.held.get_mut(instance).expect("it is held");
+        held.exit = Some(exit_of(Some(1), at));
+        held.children = false;
     }
 
     /// What a leader left behind ends.
@@ -425,6 +528,13 @@ impl World {
     }
 
     pub(super) fn judge(&mut self, instance: &InstanceId, role: Role, verdict: Verdict) {
+        let asked = self
+            .watched
+            .get(instance)
+            .is_some_and(|roles| roles.contains(&role));
+        if let Some(held) = self.held.get_mut(instance) {
+            held.was_good |= asked && role == Role::Readiness && verdict == Verdict::Good;
+        }
         self.tell(Event::Probed(instance.clone(), role, verdict));
     }
 
@@ -437,7 +547,7 @@ impl World {
         let Ok(plan) = Plan::new(&self.fleet, self.core.selection(), verb, &request) else {
             return;
         };
-        if verb != Verb::Stop && verb != Verb::Scale {
+        if matches!(verb, Verb::Start | Verb::Restart | Verb::Resume) {
             let all = plan.services.iter().chain(&plan.needed).collect::<Vec<_>>();
             self.starts.retain(|id, _| !all.contains(&&id.service));
         }
@@ -527,6 +637,11 @@ impl World {
             .expect("it runs")
     }
 
+    /// Whether the living run of a slot was asked to end.
+    pub(super) fn is_asked_to_end(&self, service: &str, number: u32) -> bool {
+        self.held[&self.run(service, number)].asked_to_end
+    }
+
     pub(super) fn is_running(&self, service: &str, number: u32) -> bool {
         let id = slot(service, number);
         self.held
@@ -540,6 +655,12 @@ impl World {
         told.map(|t| format!("{} {:?}", slot_of(&t), t.to).to_lowercase())
             .collect()
     }
+}
+
+/// Whether others ask an instance if it is ready.
+fn is_asked(service: &Service, slot: &Slot) -> bool {
+    let readiness = service.spec_of(slot).readiness.as_ref();
+    readiness.is_some_and(|probe| !probe.is_told())
 }
 
 fn alicia_command(command: &alicia_contract::fleet::Command) -> String {
