@@ -106,6 +106,15 @@ pub(crate) fn unknown(fleet: &Fleet, name: &ServiceName) -> ApiError {
     }
 }
 
+/// Whether an instance of a service says that it waits for this one.
+fn says_it_waits_for(service: &ServiceStatus, name: &ServiceName) -> bool {
+    let words = format!("waits for {name} to be ");
+    service
+        .instances
+        .iter()
+        .any(|instance| instance.reason.starts_with(&words))
+}
+
 /// Everything that a story is made of.
 struct Known<'k> {
     status: &'k FleetStatus,
@@ -148,7 +157,9 @@ impl Known<'_> {
                 .services
                 .iter()
                 .find(|status| status.service == *name)?;
-            (!story::meets(needed, *condition)).then_some(needed)
+            // One that sleeps until somebody connects holds nobody back.
+            let is_told = needed.wanted > 0 || says_it_waits_for(service, name);
+            (is_told && !story::meets(needed, *condition)).then_some(needed)
         });
         unmet
             .map(|needed| self.explanation(needed, None, depth))

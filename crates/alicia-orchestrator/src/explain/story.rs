@@ -12,23 +12,19 @@ use crate::history::{Entry, Past};
 /// Links of the chain that are told; older ones are of an earlier story.
 const STEPS_MAX: usize = 24;
 
-/// Whether all wanted instances are as a dependent needs them.
+/// Whether as many instances as are wanted are as a dependent needs them. After an update their numbers need not be
+/// the first ones.
 pub(super) fn meets(needed: &ServiceStatus, condition: Condition) -> bool {
-    let wanted = needed
-        .instances
-        .iter()
-        .filter(|instance| instance.slot <= needed.wanted.max(1));
-    needed.wanted > 0
-        && wanted.clone().count() > 0
-        && wanted.into_iter().all(|instance| match condition {
-            _ if instance.state == InstanceState::Completed => true,
-            Condition::Started => matches!(
-                instance.state,
-                InstanceState::Starting | InstanceState::Running
-            ),
-            Condition::Healthy => instance.state == InstanceState::Running,
-            Condition::Completed => false,
-        })
+    let good = needed.instances.iter().filter(|instance| match condition {
+        _ if instance.state == InstanceState::Completed => true,
+        Condition::Started => matches!(
+            instance.state,
+            InstanceState::Starting | InstanceState::Running
+        ),
+        Condition::Healthy => instance.state == InstanceState::Running,
+        Condition::Completed => false,
+    });
+    needed.wanted > 0 && good.count() >= needed.wanted as usize
 }
 
 /// Why one slot is where it is.
@@ -66,7 +62,10 @@ pub(super) fn of_service(
 ) -> String {
     let name = &service.service;
     if slots.is_empty() {
-        return format!("{name} has no instances: 0 are wanted.");
+        return format!(
+            "{name} has no instances and none is wanted now: it has `instances: 0`, was scaled to 0, or runs on demand and \
+             nobody is connected."
+        );
     }
     if let [only] = slots {
         return with_root(only.summary.clone(), held_back_by);
@@ -105,7 +104,7 @@ fn with_root(summary: String, held_back_by: &[Explanation]) -> String {
     }
 }
 
-/// The links of the chain, the oldest first: from the last time that all was well, or that a person acted.
+/// The newest links of the chain, the oldest of them first.
 fn chain(entries: &[&Entry]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for entry in entries {
@@ -209,10 +208,8 @@ fn of_transition(transition: &Transition) -> Vec<Step> {
     let text = match transition.to {
         to if to == transition.from => transition.reason.clone(),
         InstanceState::Waiting => format!("it waits: {}", transition.reason),
-        InstanceState::Starting => match transition.pid {
-            Some(pid) => format!("its process {pid} started (run {})", transition.epoch),
-            None => "it started".to_owned(),
-        },
+        // Of what repeats itself, the process id would make each one new.
+        InstanceState::Starting => "its process started".to_owned(),
         InstanceState::Running => format!("it was ready: {}", transition.reason),
         InstanceState::Backoff => "it is to be started again".to_owned(),
         InstanceState::Stopping => format!("it was asked to end: {}", transition.reason),
@@ -221,11 +218,6 @@ fn of_transition(transition: &Transition) -> Vec<Step> {
         InstanceState::Failed => format!("it failed: {}", transition.reason),
         InstanceState::Parked => format!("it was parked: {}", transition.reason),
         InstanceState::Paused => format!("it was paused: {}", transition.reason),
-    };
-    // Of what repeats itself, the process id would make each one new.
-    let text = match transition.to {
-        InstanceState::Starting => "its process started".to_owned(),
-        _ => text,
     };
     steps.push(Step {
         at: transition.at,
@@ -476,5 +468,21 @@ mod tests {
         assert_eq!(steps.len(), STEPS_MAX);
         assert!(steps.iter().all(|step| step.times == 1));
         assert_eq!(steps.last().map(|step| step.at), Some(59.0));
+    }
+
+    #[test]
+    fn a_dependency_is_met_by_as_many_as_are_wanted_whatever_their_numbers_are() {
+        let mut needed = service(InstanceState::Running, "it is ready");
+        needed.instances[0].slot = 2;
+        assert!(meets(&needed, Condition::Healthy));
+        needed.wanted = 2;
+        assert!(!meets(&needed, Condition::Healthy), "one is missing");
+        // The old one of an update that goes on is on its way out.
+        let mut leaving = needed.instances[0].clone();
+        (leaving.slot, leaving.state) = (1, InstanceState::Stopping);
+        needed.instances.push(leaving);
+        needed.wanted = 1;
+        assert!(meets(&needed, Condition::Started));
+        assert!(!meets(&needed, Condition::Completed));
     }
 }
