@@ -95,6 +95,7 @@ async fn show(site: &Site, visitor: Visitor, shown: Shown) -> Response {
     let body = html! {
         (view::header(&fleet_name, &visitor.to_string()))
         p id="lost" hidden role="alert" { "The connection is lost. What you see may be old." }
+        p id="said" .unseen role="status" {}
         main id="main" {
             h1 { (title) }
             div id="live" { (part) }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_bus::{Incoming, Subscription};
+use alicia_contract::deployment::{self, Deployment};
 use alicia_contract::health::{self, Alert, AlertState, FleetHealth, HeldBack};
 use alicia_contract::orchestrator::{self, FleetStatus};
 use alicia_module::Context;
@@ -27,6 +28,8 @@ pub(crate) struct Picture {
     pub(crate) fleet: Option<FleetStatus>,
     /// Its health, once it was heard of.
     pub(crate) health: Option<FleetHealth>,
+    /// The newest deployment, once it was heard of.
+    pub(crate) deployment: Option<Deployment>,
     /// Alerts that were resolved while the page was watching, newest first.
     pub(crate) resolved: Vec<Alert>,
 }
@@ -51,10 +54,11 @@ pub(crate) async fn keep(cx: Context, picture: watch::Sender<Arc<Picture>>) {
             let fleet = cx.bus.states(orchestrator::STATUS).await?;
             let health = cx.bus.states(health::STATUS).await?;
             let alerts = cx.bus.events(health::ALERTS).await?;
-            Ok::<_, alicia_bus::Error>((fleet, health, alerts))
+            let deployments = cx.bus.events(deployment::DEPLOYMENTS).await?;
+            Ok::<_, alicia_bus::Error>((fleet, health, alerts, deployments))
         };
         match subscribed.await {
-            Ok((fleet, health, alerts)) => listen(&cx, &picture, (fleet, health, alerts)).await,
+            Ok(subscriptions) => listen(&cx, &picture, subscriptions).await,
             Err(error) => tracing::debug!(%error, "not subscribed yet"),
         }
         change(&picture, |picture| picture.is_connected = false);
@@ -66,13 +70,14 @@ type Subscriptions = (
     Subscription<FleetStatus>,
     Subscription<FleetHealth>,
     Subscription<Alert>,
+    Subscription<Deployment>,
 );
 
 /// Takes what comes until a subscription ends.
 async fn listen(
     cx: &Context,
     picture: &watch::Sender<Arc<Picture>>,
-    (mut fleet, mut health, mut alerts): Subscriptions,
+    (mut fleet, mut health, mut alerts, mut deployments): Subscriptions,
 ) {
     let mut look = tokio::time::interval(LOOK_AT_BUS);
     loop {
@@ -98,6 +103,13 @@ async fn listen(
                 }
                 Some(_) => {}
             },
+            incoming = deployments.next() => match incoming {
+                None => return,
+                Some(Incoming::Message(message)) => {
+                    change(picture, |picture| newest(&mut picture.deployment, message.payload));
+                }
+                Some(_) => {}
+            },
             _ = look.tick() => {
                 let is_connected = cx.bus.status().connected;
                 change(picture, |picture| picture.is_connected = is_connected);
@@ -112,6 +124,16 @@ fn remember(resolved: &mut Vec<Alert>, alert: Alert) {
     if alert.state == AlertState::Resolved {
         resolved.insert(0, alert);
         resolved.truncate(RESOLVED_MAX);
+    }
+}
+
+/// The newest deployment as it was told last: a late message about an older one changes nothing.
+fn newest(known: &mut Option<Deployment>, heard: Deployment) {
+    if known
+        .as_ref()
+        .is_none_or(|known| known.number <= heard.number)
+    {
+        *known = Some(heard);
     }
 }
 

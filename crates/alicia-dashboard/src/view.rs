@@ -5,6 +5,9 @@ use alicia_contract::orchestrator::{FleetStatus, InstanceState, InstanceStatus, 
 use alicia_keeper::logs::{Line, Stream};
 use maud::{DOCTYPE, Markup, html};
 
+mod deployment;
+mod instance;
+
 use crate::picture::Picture;
 
 /// The frame of every page.
@@ -50,6 +53,7 @@ pub(crate) fn header(fleet_name: &str, user: &str) -> Markup {
 pub(crate) fn overview(picture: &Picture, last_lines: &[LastLine], now: f64) -> Markup {
     html! {
         (verdict(picture))
+        @if let Some(deployment) = &picture.deployment { (deployment::section(deployment, now)) }
         (alerts(picture, now))
         (fleet(picture, last_lines, now))
     }
@@ -65,7 +69,7 @@ fn verdict(picture: &Picture) -> Markup {
             "No connection to the bus. What you see may be old.".to_owned(),
         ),
         (_, None, _) => ("busy", "Waiting for news of the fleet…".to_owned()),
-        (_, Some(_), Some(severity)) => {
+        (_, Some(fleet), Some(severity)) => {
             let class = if severity == Severity::Critical {
                 "bad"
             } else {
@@ -75,44 +79,71 @@ fn verdict(picture: &Picture) -> Markup {
             (
                 class,
                 format!(
-                    "{count} {} firing.",
-                    if count == 1 { "alert is" } else { "alerts are" }
+                    "{count} {} firing: {}.",
+                    if count == 1 { "alert is" } else { "alerts are" },
+                    counts(fleet)
                 ),
             )
         }
         (_, Some(fleet), None) => verdict_of_fleet(fleet),
     };
     html! {
-        p class={ "verdict " (class) } role="status" { (text) }
+        p.verdict.(class) data-verdict { (text) }
     }
 }
 
 fn verdict_of_fleet(fleet: &FleetStatus) -> (&'static str, String) {
-    let instances = || fleet.services.iter().flat_map(|service| &service.instances);
+    let any = |wanted: &[InstanceState]| {
+        let mut instances = instances_of(fleet);
+        instances.any(|instance| wanted.contains(&instance.state))
+    };
+    let asks = instances_of(fleet).any(|instance| instance.attention.is_some());
+    let counts = counts(fleet);
+    if any(&[InstanceState::Failed]) {
+        ("bad", format!("{counts}."))
+    } else if asks || any(&[InstanceState::Paused, InstanceState::Parked]) {
+        ("warn", format!("{counts}."))
+    } else if any(&ON_THEIR_WAY) {
+        ("busy", format!("{counts}."))
+    } else {
+        ("good", format!("Everything is all right: {counts}."))
+    }
+}
+
+/// States that do not last.
+const ON_THEIR_WAY: [InstanceState; 4] = [
+    InstanceState::Waiting,
+    InstanceState::Starting,
+    InstanceState::Backoff,
+    InstanceState::Stopping,
+];
+
+fn instances_of(fleet: &FleetStatus) -> impl Iterator<Item = &InstanceStatus> {
+    let services = fleet.services.iter();
+    services.flat_map(|service| &service.instances)
+}
+
+/// How many instances are where: `3 running, 1 parked`.
+fn counts(fleet: &FleetStatus) -> String {
     let count = |wanted: &[InstanceState]| {
-        instances()
+        let instances = instances_of(fleet);
+        instances
             .filter(|instance| wanted.contains(&instance.state))
             .count()
     };
-    let on_their_way = count(&[
-        InstanceState::Waiting,
-        InstanceState::Starting,
-        InstanceState::Backoff,
-        InstanceState::Stopping,
-    ]);
-    let failed = count(&[InstanceState::Failed]);
-    let running = count(&[InstanceState::Running]);
-    match (failed, on_their_way) {
-        (0, 0) => (
-            "good",
-            format!("Everything is all right: {running} running."),
-        ),
-        (0, _) => (
-            "busy",
-            format!("{running} running, {on_their_way} on their way."),
-        ),
-        (_, _) => ("bad", format!("{failed} failed, {running} running.")),
-    }
+    let parts = [
+        (count(&[InstanceState::Failed]), "failed"),
+        (count(&[InstanceState::Running]), "running"),
+        (count(&ON_THEIR_WAY), "on their way"),
+        (count(&[InstanceState::Paused]), "paused"),
+        (count(&[InstanceState::Parked]), "parked"),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(count, word)| *count > 0 || *word == "running")
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    parts.join(", ")
 }
 
 fn alerts(picture: &Picture, now: f64) -> Markup {
@@ -122,12 +153,45 @@ fn alerts(picture: &Picture, now: f64) -> Markup {
             @if picture.firing().is_empty() && picture.resolved.is_empty() {
                 p.quiet { "None." }
             } @else {
-                ul.alerts {
-                    @for alert in picture.firing() { (alert_item(alert, now)) }
-                    @for alert in &picture.resolved { (alert_item(alert, now)) }
-                }
+                @let firing = worst_first(picture.firing());
+                ul.alerts { @for alert in &firing { (alert_item(alert, now)) } }
+                @if let Some(first) = firing.first() { (what_to_do(first)) }
+                (over(&picture.resolved, now))
             }
             (held_back(picture))
+        }
+    }
+}
+
+/// Those that are to be looked at first.
+fn worst_first(alerts: &[Alert]) -> Vec<&Alert> {
+    let mut sorted: Vec<&Alert> = alerts.iter().collect();
+    sorted.sort_by_key(|alert| {
+        let is_told = alert.muted.is_empty() && alert.acknowledged.is_none();
+        std::cmp::Reverse((is_told, alert.severity))
+    });
+    sorted
+}
+
+/// What is over, folded away.
+fn over(resolved: &[Alert], now: f64) -> Markup {
+    html! {
+        @if !resolved.is_empty() {
+            details id="over" {
+                summary id="over-summary" { (resolved.len()) " more are over" }
+                ul.alerts { @for alert in resolved { (alert_item(alert, now)) } }
+            }
+        }
+    }
+}
+
+/// What a person can do about alerts.
+fn what_to_do(alert: &Alert) -> Markup {
+    html! {
+        p.quiet {
+            code { "alicia explain " (alert.service) } " tells how it came to that, "
+            code { "alicia alerts ack " (alert.service) " --note 'on it'" } " takes note of it, "
+            code { "alicia alerts silence service=" (alert.service) " --for 1h" } " notifies nobody."
         }
     }
 }
@@ -148,15 +212,35 @@ fn alert_item(alert: &Alert, now: f64) -> Markup {
                 (ago(now - alert.started))
                 @if alert.count > 1 { ", " (alert.count) " times" }
             }
-            @if !alert.detail.is_empty() { p { (alert.detail) } }
+            @if !alert.detail.is_empty() { p { (words(&alert.detail)) } }
             @if let Some(by) = &alert.acknowledged {
                 p.quiet {
                     "Acknowledged by " (by.by)
                     @if let Some(note) = &by.note { ": " (note) }
                 }
             }
+            @if let Some(cause) = &alert.cause {
+                p.quiet { "The cause is " a href={ "/services/" (cause) } { (cause) } "." }
+            }
             @for mute in &alert.muted { p.quiet { "Nobody is notified: " (mute.why) } }
-            @if let Some(command) = &alert.suggestion { p { "Try " code { (command) } } }
+            @if let Some(advice) = alert.suggestion.as_ref().filter(|_| !is_over) { p { (self::advice(advice)) } }
+        }
+    }
+}
+
+/// What to do: a command, or words with commands in backticks.
+fn advice(text: &str) -> Markup {
+    html! {
+        @if text.contains('`') { (words(text)) }
+        @else { "Try " code { (text) } }
+    }
+}
+
+/// Words with names and commands in backticks.
+fn words(text: &str) -> Markup {
+    html! {
+        @for (at, part) in text.split('`').enumerate() {
+            @if at % 2 == 1 { code { (part) } } @else { (part) }
         }
     }
 }
@@ -166,8 +250,8 @@ fn held_back(picture: &Picture) -> Markup {
     let held_back = picture.held_back();
     html! {
         @if !held_back.is_empty() {
-            details {
-                summary { (held_back.len()) " more are held back because of their cause" }
+            details id="held-back" {
+                summary id="held-back-summary" { (held_back.len()) " more are held back because of their cause" }
                 ul {
                     @for held in held_back {
                         li {
@@ -201,7 +285,7 @@ fn fleet(picture: &Picture, last_lines: &[LastLine], now: f64) -> Markup {
             @if fleet.services.is_empty() {
                 p.quiet { "The file has no services. " code { "alicia new service NAME --lang python" } " writes one." }
             } @else {
-                div.scroll role="region" aria-labelledby="fleet-title" tabindex="0" {
+                div.scroll id="fleet-table" role="region" aria-labelledby="fleet-title" tabindex="0" {
                     table {
                         thead { tr {
                             th scope="col" { "Instance" } th scope="col" { "State" } th scope="col" { "Health" }
@@ -211,6 +295,7 @@ fn fleet(picture: &Picture, last_lines: &[LastLine], now: f64) -> Markup {
                         } }
                         tbody {
                             @for service in &fleet.services {
+                                @if service.instances.is_empty() { (instance::none(service)) }
                                 @for instance in &service.instances {
                                     (row(picture, service, instance, last_lines, now))
                                 }
@@ -237,7 +322,7 @@ fn row(
     html! {
         tr {
             th scope="row" { a href={ "/services/" (service.service) } { (service.service) "-" (instance.slot) } }
-            td { (state(instance.state)) @if let Some(why) = why(instance) { " " span.quiet { (why) } } }
+            td.state { (state(instance.state)) (instance::remarks(instance, now)) }
             td { (health_mark(health)) }
             td.number { (span(now - instance.since)) }
             td.number { (instance.restarts) }
@@ -254,18 +339,6 @@ fn health_of<'p>(picture: &'p Picture, service: &ServiceStatus) -> Option<&'p Se
         .services
         .iter()
         .find(|health| health.service == service.service)
-}
-
-/// Why an instance is where it is, where the state does not say it; and how it ended last.
-fn why(instance: &InstanceStatus) -> Option<String> {
-    match instance.state {
-        InstanceState::Running | InstanceState::Stopped => instance
-            .exit
-            .as_ref()
-            .filter(|_| instance.restarts > 0)
-            .map(|exit| format!("after {}", exit.cause)),
-        _ => Some(instance.reason.clone()).filter(|reason| !reason.is_empty()),
-    }
 }
 
 /// A service's own page: its instances, its checks, its output.
@@ -286,10 +359,17 @@ pub(crate) fn service(picture: &Picture, name: &str, lines: &[(u32, Line)], now:
         .cloned()
         .collect();
     html! {
-        @if !picture.is_connected { p.verdict.bad role="status" { "No connection to the bus. What you see may be old." } }
+        @if !picture.is_connected { p.verdict.bad data-verdict { "No connection to the bus. What you see may be old." } }
         @if let Some(text) = &found.description { p { (text) } }
-        @if !about.is_empty() { ul.alerts { @for alert in &about { (alert_item(alert, now)) } } }
+        @if let Some(first) = about.first() {
+            section aria-labelledby="alerts-title" {
+                h2 id="alerts-title" { "Alerts" }
+                ul.alerts { @for alert in &about { (alert_item(alert, now)) } }
+                (what_to_do(first))
+            }
+        }
         (instances(found, now))
+        (instance::particulars(found, now))
         @if let Some(health) = health_of(picture, found) { (checks(health, now)) }
         (output(lines))
     }
@@ -299,7 +379,7 @@ fn instances(service: &ServiceStatus, now: f64) -> Markup {
     html! {
         section aria-labelledby="instances-title" {
             h2 id="instances-title" { "Instances" }
-            div.scroll role="region" aria-labelledby="instances-title" tabindex="0" {
+            div.scroll id="instances-table" role="region" aria-labelledby="instances-title" tabindex="0" {
                 table {
                     thead { tr {
                         th scope="col" { "Instance" } th scope="col" { "State" } th.number scope="col" { "Since" }
@@ -309,14 +389,14 @@ fn instances(service: &ServiceStatus, now: f64) -> Markup {
                     } }
                     tbody { @for instance in &service.instances { tr {
                         th scope="row" { (service.service) "-" (instance.slot) }
-                        td { (state(instance.state)) " " span.quiet { (instance.reason) } }
+                        td.state { (state(instance.state)) (instance::remarks(instance, now)) }
                         td.number { (span(now - instance.since)) }
                         td.number { @match instance.pid { Some(pid) => (pid), None => "–" } }
                         td.number { (instance.epoch) }
                         td.number { (instance.restarts) }
                         td.number { (cpu(instance.cpu)) }
                         td.number { (memory(instance.memory_bytes)) }
-                        td { @if let Some(exit) = &instance.exit { (exit.cause) ", " (ago(now - exit.at)) } }
+                        td.state { @if let Some(exit) = &instance.exit { (instance::end(exit)) ", " (ago(now - exit.at)) } }
                     } } }
                 }
             }
@@ -344,7 +424,7 @@ fn output(lines: &[(u32, Line)]) -> Markup {
             h2 id="output-title" { "Output" }
             @if lines.is_empty() { p.quiet { "Nothing yet." } }
             @else {
-                div.output role="log" aria-labelledby="output-title" tabindex="0" {
+                div.output id="output-lines" role="log" aria-labelledby="output-title" tabindex="0" {
                     @for (slot, line) in lines {
                         div class=(stream_class(line.stream)) {
                             time { (clock_time(line.unix_us)) } " " span.slot { (slot) } " " (plain(&line.text))
@@ -508,6 +588,16 @@ mod tests {
             "12:00 red",
         );
         check("bell\u{7}, lone \u{1b} and \u{1b}[", "bell, lone  and ");
+    }
+
+    #[test]
+    fn advice_shows_commands_as_such() {
+        let check = |text: &str, html: &str| assert_eq!(advice(text).into_string(), html);
+        check("alicia logs api", "Try <code>alicia logs api</code>");
+        check(
+            "`alicia explain api` says why; <b>",
+            "<code>alicia explain api</code> says why; &lt;b&gt;",
+        );
     }
 
     #[test]

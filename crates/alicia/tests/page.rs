@@ -73,6 +73,69 @@ async fn the_page_shows_the_fleet_and_follows_it() {
     browser.shows("The connection is lost").await;
 }
 
+const BEFORE: &str = r#"
+services:
+  api:
+    command: [sleep, '1000']
+    update: {strategy: rolling, min_healthy: 100ms, deadline: 20s}
+  limited:
+    command: [sh, -c, 'echo slow down; exit 75']
+    on_exit: {park_for: 10m}
+"#;
+
+const AFTER: &str = r#"
+services:
+  api:
+    command: [sh, -c, 'echo cannot read its settings; exit 3']
+    update: {strategy: rolling, min_healthy: 100ms, deadline: 20s}
+  limited:
+    command: [sh, -c, 'echo slow down; exit 75']
+    on_exit: {park_for: 10m}
+"#;
+
+#[tokio::test]
+async fn a_failed_change_and_a_parked_service_are_told_and_the_place_is_kept() {
+    let Some(browser) = Browser::start().await else {
+        return;
+    };
+    let house = House::start(ALICIA, BEFORE).await;
+    house.reaches("api-1", InstanceState::Running).await;
+    house.reaches("limited-1", InstanceState::Parked).await;
+    let (_, link) = house.post("/api/keys/link", &serde_json::json!({})).await;
+    let path = link["path"].as_str().expect("a path");
+    browser.open(&format!("{}{path}", house.api())).await;
+    browser.shows("1 running, 1 parked.").await;
+    browser.shows("next start in").await;
+
+    // A narrow window, the table moved aside, a link with the focus: all of it stays while the page follows the fleet.
+    let moved = browser
+        .script(
+            "const table = document.getElementById('fleet-table');
+             table.style.width = '200px'; table.scrollLeft = 60;
+             document.querySelector('#fleet-table a[href=\"/services/limited\"]').focus();
+             window.before = document.querySelector('#live').firstElementChild;
+             return table.scrollLeft",
+        )
+        .await;
+    assert!(moved.as_f64().is_some_and(|moved| moved > 0.0), "{moved}");
+    std::fs::write(house.path().join("alicia.yaml"), AFTER).expect("the file is ours");
+    house
+        .says(&["deploy", "--reason", "a slip"])
+        .exits(1)
+        .tells(&["api"]);
+    browser.shows("a slip").await;
+    browser.shows("reverted").await;
+    browser.shows("cannot read its settings").await;
+    let place = browser
+        .script(
+            "return [!document.body.contains(window.before), document.activeElement.getAttribute('href')]",
+        )
+        .await;
+    assert_eq!(place, serde_json::json!([true, "/services/limited"]));
+    assert_eq!(browser.inaccessible().await, [""; 0]);
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn both_themes_have_readable_text() {
     let Some(browser) = Browser::start().await else {

@@ -19,6 +19,8 @@ for (const field of all('input:not([type=hidden]), select, textarea')) {
   if (!field.labels.length && !field.getAttribute('aria-label')) found.push(`no label: ${at(field)}`);
 }
 for (const element of all('button, a[href]')) {
+  // What is folded away is not there for anybody.
+  if (!element.checkVisibility()) continue;
   if (!name(element)) found.push(`no name: ${at(element)}`);
 }
 for (const image of all('img, svg')) {
