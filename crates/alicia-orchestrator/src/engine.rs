@@ -263,6 +263,7 @@ impl Engine {
             trouble,
             closing: handle.closing.clone(),
             addresses: cx.addresses.clone(),
+            clock: cx.clock.clone(),
         };
         cx.spawn("keeper", link.run());
         let usages = usage::start(&cx, handle.clone());
@@ -323,6 +324,7 @@ impl Engine {
         let (fleet, selection) = self.desired.clone();
         self.tell(Event::Desired(fleet, selection));
         loop {
+            self.fire_timers();
             self.after();
             let wake = self.wake();
             tokio::select! {
@@ -332,7 +334,8 @@ impl Engine {
                     Some(input) => self.take_inputs(input),
                     None => return,
                 },
-                () = sleep_until(wake) => self.tell(Event::TimerFired),
+                // Timers, and what is to be published, are looked at in each turn.
+                () = sleep_until(wake) => {}
                 Ok(()) = self.usages.changed() => self.usage_changed(),
             }
         }
@@ -422,6 +425,14 @@ impl Engine {
             plan,
             reason,
         });
+    }
+
+    /// A flood of events must not hold back what is due.
+    fn fire_timers(&mut self) {
+        let due = self.core.next_timer().map(|at| self.origin + at);
+        if due.is_some_and(|at| at <= self.cx.clock.now()) {
+            self.tell(Event::TimerFired);
+        }
     }
 
     /// Asks the core, and does what it says.

@@ -14,6 +14,9 @@ use crate::core::event::SlotId;
 use crate::engine::record::{LAST_LINES, last_lines_of};
 use crate::store::deployments::{self, Row};
 
+/// Messages that are taken together: each writes the whole deployment, and a thousand services tell thousands.
+const TOGETHER_MAX: usize = 1_024;
+
 /// What the engine tells of a deployment.
 #[derive(Debug, Clone)]
 pub(crate) enum Told {
@@ -35,27 +38,55 @@ pub(crate) enum Told {
     },
 }
 
+impl Told {
+    /// Of which deployment it is told.
+    fn number(&self) -> u64 {
+        match self {
+            Self::Service { number, .. }
+            | Self::InForce { number, .. }
+            | Self::AtRest { number, .. } => *number,
+        }
+    }
+}
+
 /// Follows what the engine tells until it ends.
 pub(crate) async fn follow(deployer: Deployer, mut told: mpsc::Receiver<Told>) {
     deployer.announce().await;
     deployer.look_at_file().await;
-    while let Some(told) = told.recv().await {
-        deployer.take(told).await;
+    let mut together = Vec::new();
+    while told.recv_many(&mut together, TOGETHER_MAX).await > 0 {
+        deployer.take(std::mem::take(&mut together)).await;
     }
 }
 
 impl Deployer {
-    async fn take(&self, told: Told) {
+    async fn take(&self, together: Vec<Told>) {
         let mut newest = self.newest.lock().await;
-        let about = match &told {
-            Told::Service { number, .. }
-            | Told::InForce { number, .. }
-            | Told::AtRest { number, .. } => *number,
-        };
-        // A newer one has come: what is told is about services that it has taken over.
-        if newest.deployment.number != about {
+        let number = newest.deployment.number;
+        // A newer one may have come: then what is told is about services that it has taken over.
+        let current: Vec<Told> = together
+            .into_iter()
+            .filter(|told| told.number() == number)
+            .collect();
+        if current.is_empty() {
             return;
         }
+        let is_only_progress = current
+            .iter()
+            .all(|told| matches!(told, Told::Service { .. }));
+        for told in current {
+            self.take_one(&mut newest, told).await;
+        }
+        self.write(&newest).await;
+        self.publish(&newest.deployment);
+        drop(newest);
+        self.announce().await;
+        if !is_only_progress {
+            self.look_at_file().await;
+        }
+    }
+
+    async fn take_one(&self, newest: &mut Row, told: Told) {
         match told {
             Told::Service {
                 service,
@@ -87,14 +118,9 @@ impl Deployer {
                         lines,
                     );
                 }
-                end(&mut newest, self.cx.clock.unix());
+                end(newest, self.cx.clock.unix());
             }
         }
-        self.write(&newest).await;
-        self.publish(&newest.deployment);
-        drop(newest);
-        self.announce().await;
-        self.look_at_file().await;
     }
 
     async fn lines(&self, service: &ServiceName, slot: u32) -> Vec<String> {
@@ -152,12 +178,17 @@ fn note(
     deployment.services.insert(service, outcome);
 }
 
-/// Sums the services up.
+/// Sums the services up. One of which nobody told the end has come to rest: on the new settings, or on the old ones
+/// where it turned back and the host died on the way.
 fn end(row: &mut Row, at: f64) {
+    let (accepted, effective) = (&row.fleet.services, &row.effective.services);
     let deployment = &mut row.deployment;
-    for outcome in deployment.services.values_mut() {
+    for (name, outcome) in &mut deployment.services {
         if outcome.state == DeploymentState::UnderWay {
-            outcome.state = DeploymentState::Done;
+            outcome.state = match accepted.get(name) == effective.get(name) {
+                true => DeploymentState::Done,
+                false => DeploymentState::Reverted,
+            };
         }
     }
     let of = |state: DeploymentState| -> Vec<String> {
@@ -181,4 +212,58 @@ fn end(row: &mut Row, at: f64) {
     };
     deployment.ended = Some(at);
     row.base = None;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alicia_contract::deployment::Deployment;
+
+    fn fleet(version: u32) -> Arc<Fleet> {
+        let fleet = json!({ "name": "home", "services": {
+            "api": { "command": format!("api --version={version}") },
+            "db": { "command": "db" },
+        }});
+        Arc::new(serde_json::from_value(fleet).expect("a fleet"))
+    }
+
+    fn row(accepted: u32, effective: u32) -> Row {
+        let under_way = ServiceOutcome {
+            state: DeploymentState::UnderWay,
+            detail: "it goes back: exit code 1".to_owned(),
+            last_lines: Vec::new(),
+        };
+        let api = ServiceName::new("api").expect("a name");
+        Row {
+            deployment: Deployment {
+                number: 7,
+                at: 1.0,
+                actor: "key/admin".to_owned(),
+                reason: None,
+                digest: "d".to_owned(),
+                rollback_to: None,
+                state: DeploymentState::UnderWay,
+                detail: String::new(),
+                ended: None,
+                services: BTreeMap::from([(api, under_way)]),
+            },
+            file_digest: "d".to_owned(),
+            fleet: fleet(accepted),
+            effective: fleet(effective),
+            base: Some(fleet(1)),
+        }
+    }
+
+    #[test]
+    fn what_turned_back_while_a_host_died_is_told_as_reverted_and_not_as_done() {
+        let mut turned_back = row(2, 1);
+        end(&mut turned_back, 9.0);
+        let told = &turned_back.deployment;
+        assert_eq!(told.state, DeploymentState::Reverted);
+        assert_eq!(told.detail, "api: it goes back: exit code 1");
+        let mut well = row(2, 2);
+        end(&mut well, 9.0);
+        assert_eq!(well.deployment.state, DeploymentState::Done);
+        assert_eq!(well.deployment.ended, Some(9.0));
+    }
 }

@@ -241,8 +241,8 @@ impl Engine {
     /// The container that a run stands for.
     pub(super) fn container_of(&self, instance: &InstanceId) -> Option<ContainerSpec> {
         let slot = self.held.get(instance)?.slot.as_ref()?;
-        let spec = self.core.fleet().services.get(&slot.service)?;
-        spec.container.clone()
+        // Its own settings: the file may have others by now, or no such service.
+        self.core.spec_of(slot)?.container.clone()
     }
 
     /// The environment of a run, for a program that looks at it.

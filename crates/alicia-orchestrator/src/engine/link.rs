@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use alicia_keeper::protocol::InstanceInfo;
 use alicia_keeper::{Client, Error as KeeperError, Events, Session};
+use alicia_module::Clock;
 use alicia_module::context::Addresses;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -13,7 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::Input;
 
-/// The first wait after the keeper could not be reached, and the longest.
+/// A connection that lasted so long was a good one: the next try comes at once. Keepers that die again and again, and
+/// those that do not introduce themselves, are asked less and less often.
+const GOOD_SESSION: Duration = Duration::from_secs(10);
+
+/// The first wait after a keeper could not be reached, or was there for a moment only; and the longest.
 const RETRY_MIN: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
@@ -48,6 +53,7 @@ pub(crate) struct Link {
     /// Set when the house closes: a keeper that ends now stays away.
     pub(crate) closing: CancellationToken,
     pub(crate) addresses: Addresses,
+    pub(crate) clock: Clock,
 }
 
 // === impl Link ===
@@ -58,9 +64,9 @@ impl Link {
         self.await_addresses().await;
         let mut wait = RETRY_MIN;
         while !self.inputs.is_closed() && !self.closing.is_cancelled() {
+            let began = self.clock.now();
             match self.connect().await {
                 Ok(session) => {
-                    wait = RETRY_MIN;
                     let ended = self.serve(session).await;
                     self.trouble.send_replace(Some(ended));
                 }
@@ -68,10 +74,14 @@ impl Link {
                     let reason = alicia_module::api::error::chain(&error);
                     tracing::error!(%reason, "there is no keeper");
                     self.trouble.send_replace(Some(reason));
-                    sleep(wait).await;
-                    wait = (wait * 2).min(RETRY_MAX);
                 }
             }
+            if self.clock.now() - began >= GOOD_SESSION {
+                wait = RETRY_MIN;
+                continue;
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
         }
     }
 
