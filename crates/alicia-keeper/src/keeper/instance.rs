@@ -74,7 +74,38 @@ pub(super) struct Starting {
 pub(super) struct Stopping {
     /// When everything that is left is killed, on the monotonic clock.
     pub(super) deadline_ms: u64,
+    /// No words of its own put that off beyond this.
+    latest_ms: u64,
     pub(super) askers: Vec<Asker>,
+}
+
+/// By how much a run may put its end off in all, when it says that it needs the time: an hour.
+const EXTENDED_MS_MAX: u64 = 3_600_000;
+
+impl Stopping {
+    pub(super) fn new(deadline_ms: u64, askers: Vec<Asker>) -> Self {
+        Self {
+            deadline_ms,
+            latest_ms: deadline_ms.saturating_add(EXTENDED_MS_MAX),
+            askers,
+        }
+    }
+
+    /// Somebody asks again: the earlier time counts.
+    pub(super) fn shorten(&mut self, deadline_ms: u64) {
+        self.deadline_ms = self.deadline_ms.min(deadline_ms);
+        self.latest_ms = self
+            .latest_ms
+            .min(deadline_ms.saturating_add(EXTENDED_MS_MAX));
+    }
+
+    /// It says that it needs so much time from now on. Once its time is over, that is not heard.
+    pub(super) fn extend(&mut self, now_ms: u64, time_ms: u64) {
+        if now_ms < self.deadline_ms {
+            let asked_ms = now_ms.saturating_add(time_ms).min(self.latest_ms);
+            self.deadline_ms = self.deadline_ms.max(asked_ms);
+        }
+    }
 }
 
 impl Instance {
@@ -92,5 +123,30 @@ impl Instance {
 
     pub(super) fn killed_count(&self) -> u32 {
         u32::try_from(self.killed.len()).unwrap_or(u32::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_put_off_by_words_but_not_for_ever_and_not_once_it_has_come() {
+        let mut stopping = Stopping::new(10_000, Vec::new());
+        stopping.extend(9_000, 500);
+        assert_eq!(stopping.deadline_ms, 10_000, "it has that much time anyway");
+        stopping.extend(9_000, 5_000);
+        assert_eq!(stopping.deadline_ms, 14_000);
+        stopping.extend(14_000, 5_000);
+        assert_eq!(stopping.deadline_ms, 14_000, "its time is over");
+        stopping.extend(13_000, u64::MAX);
+        assert_eq!(stopping.deadline_ms, 10_000 + EXTENDED_MS_MAX);
+        stopping.shorten(20_000);
+        assert_eq!(stopping.deadline_ms, 20_000, "somebody is in a hurry");
+        stopping.extend(15_000, u64::MAX);
+        assert_eq!(stopping.deadline_ms, 10_000 + EXTENDED_MS_MAX);
+        stopping.shorten(15_000);
+        stopping.extend(15_000, u64::MAX);
+        assert_eq!(stopping.deadline_ms, 15_000, "it is killed");
     }
 }

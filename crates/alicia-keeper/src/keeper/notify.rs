@@ -57,6 +57,9 @@ const NAMES: [&str; 11] = [
     "WATCHDOG",
 ];
 const OWN_PREFIX: &str = "X_ALICIA_";
+/// Said to one that names another main process.
+const OTHER_MAIN: &str = "MAINPID: the process that was started stays the main one, and its end is the end of the run; \
+                          let it run in the foreground";
 
 /// The socket of one instance.
 #[derive(Debug)]
@@ -180,6 +183,12 @@ impl Watchdog {
     }
 }
 
+/// The time that a message asks for (`EXTEND_TIMEOUT_USEC`), in milliseconds, rounded up.
+fn extension_ms(fields: &BTreeMap<String, String>) -> Option<u64> {
+    let us: u64 = fields.get("EXTEND_TIMEOUT_USEC")?.trim().parse().ok()?;
+    Some(us.div_ceil(1_000))
+}
+
 // === impl Keeper ===
 
 impl Keeper {
@@ -270,13 +279,20 @@ impl Keeper {
 
     fn notified(&mut self, run: u64, pid: u32, fields: BTreeMap<String, String>) {
         self.feed_watchdog(run, &fields);
+        if let Some(time_ms) = extension_ms(&fields) {
+            self.extend_stop(run, time_ms);
+        }
         let Some(instance) = self.instances.get_mut(&run) else {
             return;
         };
         if fields.is_empty() {
             return;
         }
+        let main_pid = instance.info.pid.to_string();
         let kept = &mut instance.info.notified;
+        let names_another = fields
+            .get("MAINPID")
+            .is_some_and(|named| *named != main_pid && kept.get("MAINPID") != Some(named));
         for (name, value) in &fields {
             let is_state = name != "WATCHDOG";
             if is_state && (kept.contains_key(name) || kept.len() < NAMES_KEPT_MAX) {
@@ -284,6 +300,9 @@ impl Keeper {
             }
         }
         let instance = instance.info.instance.clone();
+        if names_another {
+            self.say(run, OTHER_MAIN);
+        }
         self.broadcast(&Event::Notified {
             instance,
             run,

@@ -97,11 +97,10 @@ impl Keeper {
             return;
         };
         let deadline_ms = clock::monotonic_ms() + grace_ms.min(GRACE_MS_MAX);
-        let stopping = instance.stopping.get_or_insert_with(|| Stopping {
-            deadline_ms,
-            askers: Vec::new(),
-        });
-        stopping.deadline_ms = stopping.deadline_ms.min(deadline_ms);
+        let stopping = instance
+            .stopping
+            .get_or_insert_with(|| Stopping::new(deadline_ms, Vec::new()));
+        stopping.shorten(deadline_ms);
         stopping.askers.extend(asker);
         let is_alive = instance.is_alive();
         if is_alive {
@@ -123,6 +122,18 @@ impl Keeper {
             stopping.deadline_ms = clock::monotonic_ms();
         }
         self.settle(run);
+    }
+
+    /// One that is ending says that it needs more time.
+    pub(super) fn extend_stop(&mut self, run: u64, time_ms: u64) {
+        let stopping = self
+            .instances
+            .get_mut(&run)
+            .and_then(|it| it.stopping.as_mut());
+        // The timer that is set comes too early, and sets the next one.
+        if let Some(stopping) = stopping {
+            stopping.extend(clock::monotonic_ms(), time_ms);
+        }
     }
 
     /// The next step of a run that is ending.

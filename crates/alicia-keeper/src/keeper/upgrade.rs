@@ -446,10 +446,9 @@ impl Keeper {
             pipes,
             log: log.map_err(Error::system("open a log again"))?,
             starting: starting.transpose()?,
-            stopping: state.stopping.map(|(deadline_ms, askers)| Stopping {
-                deadline_ms,
-                askers,
-            }),
+            stopping: state
+                .stopping
+                .map(|(deadline_ms, askers)| Stopping::new(deadline_ms, askers)),
             notify: notify.transpose()?,
             listeners: state.listeners,
             watched: Watched {

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 
-use alicia_keeper::protocol::{Event, FailureCode, Sandbox, StartSpec};
+use alicia_keeper::protocol::{Event, ExitStatus, FailureCode, Sandbox, StartSpec, StopSpec};
 
 use crate::fleet::{Fleet, Mode, signal, stop, stop_within, until};
 use crate::probe;
@@ -111,6 +111,58 @@ async fn a_child_is_heard_and_a_stranger_is_not() {
         let listing = fleet.client.list().await.unwrap();
         assert_eq!(listing.instances[0].notified["STATUS"], "x", "{mode:?}");
     }
+}
+
+/// SIGCONT: it asks, and ends nobody who does not listen.
+const UNHEARD: i32 = 18;
+
+#[tokio::test]
+async fn one_that_is_ending_gets_the_time_that_it_asks_for_unless_it_is_killed() {
+    for mode in [Mode::Best, Mode::Scan] {
+        let fleet = Fleet::new(mode).await;
+        for (name, ends_well) in [("a", true), ("b", false)] {
+            let mut spec = probe::spec(&fleet, name, "ask for time");
+            spec.notify = true;
+            spec.stop_signal = UNHEARD;
+            fleet.start(spec).await;
+            let patient = fleet.client.stop(stop_within(name, 1_500));
+            let stopped = match ends_well {
+                true => patient.await.unwrap(),
+                false => {
+                    let kill = StopSpec {
+                        signal: Some(9),
+                        ..stop_within(name, 0)
+                    };
+                    let (first, second) = tokio::join!(patient, fleet.client.stop(kill));
+                    assert_eq!(first.unwrap(), second.as_ref().unwrap().clone());
+                    second.unwrap()
+                }
+            };
+            let expected = if ends_well {
+                ExitStatus::Code(0)
+            } else {
+                signal(9)
+            };
+            assert_eq!(stopped.exit.status, expected, "{mode:?} {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_names_another_main_process_is_told_that_it_stays_what_it_is() {
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let mut spec = saying(&fleet, "a", "MAINPID=$PID;MAINPID=$PID");
+    spec.environment
+        .insert("PROBE".into(), "say-from-a-child".into());
+    fleet.start(spec).await;
+    notified(&mut fleet, "a").await;
+    notified(&mut fleet, "a").await;
+    until("it is told once", || {
+        let texts = fleet.texts("a");
+        let told = texts.iter().filter(|text| text.contains("MAINPID"));
+        told.count() == 1
+    })
+    .await;
 }
 
 #[tokio::test]

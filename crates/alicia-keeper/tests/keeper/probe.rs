@@ -47,6 +47,13 @@ fn a_process() {
         "flood" => loop {
             notify("STATUS=flood");
         },
+        "ask for time" => {
+            let began = std::time::Instant::now();
+            while began.elapsed() < Duration::from_secs(3) {
+                notify("EXTEND_TIMEOUT_USEC=60000000");
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
         "feed" => loop {
             notify("WATCHDOG=1");
             std::thread::sleep(Duration::from_millis(20));
