@@ -76,6 +76,21 @@ impl Service {
         }
     }
 
+    /// Adds to a list of a part, such as `on_exit.force_restart`.
+    pub(crate) fn push_in(&mut self, part: &str, name: &str, values: Vec<Value>) {
+        let map = self
+            .settings
+            .entry(part.to_owned())
+            .or_insert_with(|| json!({}));
+        if let Some(list) = map
+            .as_object_mut()
+            .map(|map| map.entry(name).or_insert_with(|| json!([])))
+            .and_then(Value::as_array_mut)
+        {
+            list.extend(values);
+        }
+    }
+
     /// Says that something was not carried over.
     pub(crate) fn note(&mut self, place: impl Into<String>, message: impl Into<String>) {
         self.notes.push(Note {

@@ -139,12 +139,18 @@ fn setting(service: &mut Service, pair: &Pair, stem: &str) {
             &pair.place,
             format!("`{value}`: one service runs one program; make it another service"),
         ),
-        "ExecStart" => service.set("command", exec(value, stem)),
+        "ExecStart" => {
+            let command = exec(service, pair, stem);
+            service.set("command", command);
+        }
         "Environment" => environment(service, pair, stem),
         "EnvironmentFile" => env_file(service, pair),
         "WorkingDirectory" => match value.trim_start_matches('-') {
             "~" => service.note(&pair.place, "`~`: write the directory out"),
-            directory => service.set("directory", specifiers(directory, stem)),
+            directory => {
+                let directory = specified(service, pair, directory, stem);
+                service.set("directory", directory);
+            }
         },
         "User" => service.set("user", value),
         "Restart" => restart(service, pair),
@@ -152,6 +158,8 @@ fn setting(service: &mut Service, pair: &Pair, stem: &str) {
         "RestartMaxDelaySec" => span_in(service, "back_off", "max", pair),
         "StartLimitBurst" => number_in(service, "starts", pair),
         "SuccessExitStatus" => exit_status(service, pair),
+        "RestartPreventExitStatus" => ends_in(service, "prevent_restart", pair),
+        "RestartForceExitStatus" => ends_in(service, "force_restart", pair),
         "TimeoutStopSec" => span_in(service, "stop", "grace", pair),
         "TimeoutStartSec" => match quantity::systemd_span(value) {
             Some(period) if period != "0s" => service.set("start_timeout", period),
@@ -194,11 +202,12 @@ fn setting(service: &mut Service, pair: &Pair, stem: &str) {
 }
 
 /// `ExecStart=`: prefixes go, variables are put in by a shell as systemd would do it by itself.
-fn exec(value: &str, stem: &str) -> Value {
-    let text = value
+fn exec(service: &mut Service, pair: &Pair, stem: &str) -> Value {
+    let text = pair
+        .value
         .trim_start_matches(['-', '@', ':', '+', '!', '|'])
         .trim();
-    let text = specifiers(text, stem);
+    let text = specified(service, pair, text, stem);
     match text.contains('$') {
         true => json!(["sh", "-c", format!("exec {}", text.replace("$$", "\\$"))]),
         false => match shell_words::split(&text) {
@@ -209,16 +218,24 @@ fn exec(value: &str, stem: &str) -> Value {
     }
 }
 
-/// The specifiers whose value is known without the machine (systemd.unit(5)).
-fn specifiers(text: &str, stem: &str) -> String {
+/// Puts in the specifiers whose value is known without the machine (systemd.unit(5)); of another, it is told.
+fn specified(service: &mut Service, pair: &Pair, text: &str, stem: &str) -> String {
     let (prefix, instance) = stem.split_once('@').unwrap_or((stem, ""));
-    text.replace("%%", "\u{0}")
+    let known = text
+        .replace("%%", "\u{0}")
         .replace("%n", &format!("{stem}.service"))
         .replace("%N", stem)
         .replace("%p", prefix)
         .replace("%i", instance)
-        .replace("%I", instance)
-        .replace('\u{0}', "%")
+        .replace("%I", instance);
+    for (at, _) in known.match_indices('%') {
+        let left: String = known[at..].chars().take(2).collect();
+        if left.ends_with(|last: char| last.is_ascii_alphabetic()) {
+            let message = format!("`{left}`: write out what systemd would put there");
+            service.note(&pair.place, message);
+        }
+    }
+    known.replace('\u{0}', "%")
 }
 
 fn restart(service: &mut Service, pair: &Pair) {
@@ -244,7 +261,10 @@ fn environment(service: &mut Service, pair: &Pair, stem: &str) {
     };
     for word in words {
         match word.split_once('=') {
-            Some((name, value)) => service.set_in("environment", name, specifiers(value, stem)),
+            Some((name, value)) => {
+                let value = specified(service, pair, value, stem);
+                service.set_in("environment", name, value);
+            }
             None => service.note(&pair.place, format!("`{word}` is no `NAME=value`")),
         }
     }
@@ -270,6 +290,22 @@ fn exit_status(service: &mut Service, pair: &Pair) {
             Err(_) => service.note(&pair.place, format!("`{word}` is no exit code")),
         }
     }
+}
+
+/// A list of `on_exit`: exit codes and signals.
+fn ends_in(service: &mut Service, name: &str, pair: &Pair) {
+    let mut list = Vec::new();
+    for word in pair.value.split_whitespace() {
+        match word.parse::<u8>() {
+            Ok(code) => list.push(json!(code)),
+            Err(_) if word.starts_with("SIG") => list.push(json!(word)),
+            Err(_) => service.note(
+                &pair.place,
+                format!("`{word}`: write the number of the exit code"),
+            ),
+        }
+    }
+    service.push_in("on_exit", name, list);
 }
 
 fn number_in(service: &mut Service, name: &str, pair: &Pair) {
