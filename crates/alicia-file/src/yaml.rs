@@ -1,7 +1,7 @@
 //! YAML text to a tree with places, with a limit on everything that a text can blow up.
 //!
 //! The scanner stops at its first error, so a text gives one syntax fault; what the scanner lets through and this
-//! reader does not (duplicate keys, keys that are not text, tags) is collected and said at once.
+//! reader does not (duplicate keys, keys that are neither text nor whole numbers, tags) is collected and said at once.
 
 use saphyr_parser::Parser;
 
@@ -32,7 +32,7 @@ const FAULTS_MAX: usize = 100;
 /// Whose YAML a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// Ours: YAML 1.2, and every key is text.
+    /// Ours: YAML 1.2, and every key is text or a whole number.
     Own,
     /// That of other programs, read in order to import it: merge keys, and numbers as keys.
     Foreign,

@@ -51,7 +51,7 @@ pub struct OnExit {
     /// Its watchdog was not fed. Default: `restart`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchdog: Option<Reaction>,
-    /// What exit codes mean beside those above: `{"3": configuration}`. 1 to 255, in quotes.
+    /// What exit codes mean beside those above: `{3: configuration}`. 1 to 255.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub codes: BTreeMap<String, ExitCause>,
     /// Exit codes and signals after which it is not started again, whatever else is said:

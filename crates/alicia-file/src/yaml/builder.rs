@@ -202,6 +202,8 @@ impl<'l> Builder<'l> {
                 "found a value without a key".to_owned(),
                 "write the key before the `:`".to_owned(),
             )),
+            // A whole number has one way to be written, so that as a key it is the text that it looks like.
+            (true, Content::Number(..)) if text.bytes().all(|byte| byte.is_ascii_digit()) => None,
             (true, Content::Truth(_) | Content::Number(..)) if own => Some((
                 format!("found the key {text}, which is not text"),
                 format!("write it in quotes: `\"{text}\":`"),

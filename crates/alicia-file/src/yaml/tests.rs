@@ -67,11 +67,26 @@ fn aliases_are_written_out() {
 }
 
 #[test]
+fn a_whole_number_is_a_key_and_the_same_one_in_quotes() {
+    let node = read("codes: {75: a, \"3\": b}\n8080: c\n").expect("good YAML");
+    assert_eq!(
+        node.to_json(),
+        json!({"codes": {"75": "a", "3": "b"}, "8080": "c"})
+    );
+    let twice =
+        "alicia.yaml:2:1: the key `3` is here for the second time, first at line 1, column 1";
+    assert_eq!(faults("3: a\n\"3\": b\n"), [twice]);
+    for text in ["0x10: a\n", "-1: a\n", "1.0: a\n", "true: a\n"] {
+        assert_eq!(faults(text).len(), 1, "{text}");
+    }
+}
+
+#[test]
 fn several_faults_are_found_at_once() {
     assert_eq!(
-        faults("a: 1\n8080: x\na: 2\nb: !secret y\n"),
+        faults("a: 1\n8.5: x\na: 2\nb: !secret y\n"),
         [
-            "alicia.yaml:2:1: found the key 8080, which is not text",
+            "alicia.yaml:2:1: found the key 8.5, which is not text",
             "alicia.yaml:3:1: the key `a` is here for the second time, first at line 1, column 1",
             "alicia.yaml:4:4: found the tag `!secret`, which does not fit here",
         ]
