@@ -12,13 +12,12 @@ use crate::status_page::STYLE;
 /// As Markdown (CommonMark, with tables as on GitHub).
 pub(crate) fn markdown(report: &Report) -> String {
     let mut text = format!(
-        "# {}: {} to {}\n\nAvailability {}, {} incidents, mended in {} on average.\n",
+        "# {}: {} to {}\n\nAvailability {}, {}.\n",
         plain(&report.fleet),
         time(report.from),
         time(report.to),
         percent(report.availability_percent),
-        report.incidents_count,
-        span(report.mttr_s),
+        incidents(report),
     );
     if report.services.is_empty() {
         text.push_str("\nNo service was watched in this time.\n");
@@ -67,8 +66,7 @@ pub(crate) fn html(report: &Report) -> String {
                 main {
                     h1 { (title) }
                     p {
-                        "Availability " strong { (percent(report.availability_percent)) } ", "
-                        (report.incidents_count) " incidents, mended in " (span(report.mttr_s)) " on average."
+                        "Availability " strong { (percent(report.availability_percent)) } ", " (incidents(report)) "."
                     }
                     @if report.services.is_empty() { p { "No service was watched in this time." } }
                     @for (title, head, rows) in tables(report) {
@@ -79,6 +77,19 @@ pub(crate) fn html(report: &Report) -> String {
         }
     };
     body.into_string()
+}
+
+/// How many incidents there were, and how long they took.
+fn incidents(report: &Report) -> String {
+    let count = match report.incidents_count {
+        0 => return "no incidents".to_owned(),
+        1 => "1 incident".to_owned(),
+        several => format!("{several} incidents"),
+    };
+    match report.mttr_s {
+        None => format!("{count}, not mended"),
+        mended => format!("{count}, mended in {} on average", span(mended)),
+    }
 }
 
 fn table(title: &str, head: &[&str], rows: &[Vec<String>]) -> Markup {
@@ -180,7 +191,7 @@ fn plain(text: &str) -> String {
     for sign in text.chars() {
         match sign {
             '\n' | '\r' => plain.push(' '),
-            '|' | '*' | '_' | '`' | '[' | ']' | '<' | '>' | '\\' | '#' => {
+            '|' | '*' | '_' | '`' | '[' | ']' | '<' | '>' | '\\' | '#' | '~' | '&' => {
                 plain.push('\\');
                 plain.push(sign);
             }
