@@ -102,12 +102,20 @@ fn channel(prefix: &Prefix, entry: &Entry, key: &str) -> Value {
         .template
         .split('/')
         .filter_map(|level| level.strip_prefix('{')?.strip_suffix('}'))
-        .map(|name| (name.to_owned(), json!({})))
+        .map(|name| (name.to_owned(), parameter(entry, name)))
         .collect();
     if !parameters.is_empty() {
         channel["parameters"] = Value::Object(parameters);
     }
     channel
+}
+
+/// What stands in the place of a varying level, as far as that is a list.
+fn parameter(entry: &Entry, name: &str) -> Value {
+    match name {
+        "verb" => json!({ "enum": entry.verbs }),
+        _ => json!({}),
+    }
 }
 
 fn reference(message: &str) -> (String, Value) {
@@ -172,6 +180,8 @@ mod tests {
         let channel = &document["channels"]["health.heartbeat"];
         assert_eq!(channel["address"], "home/system/health/{service}");
         assert!(channel["parameters"]["service"].is_object());
+        let verbs = &document["channels"]["orchestrator.requests"]["parameters"]["verb"]["enum"];
+        assert_eq!(verbs[0], "start");
         let state = &document["channels"]["orchestrator.status"];
         assert_eq!(state["bindings"]["mqtt"]["retain"], true);
         let reply = &document["operations"]["orchestrator.requests"]["reply"];

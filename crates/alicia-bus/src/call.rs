@@ -8,8 +8,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_contract::envelope::DropReason;
-use alicia_contract::{Envelope, MessageType, Problem};
+use alicia_contract::envelope::{DropReason, MESSAGE_BYTES_MAX};
+use alicia_contract::problem::InputFault;
+use alicia_contract::{Envelope, MessageType, Prefix, Problem, object};
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -26,8 +27,21 @@ use crate::signing::Distrust;
 use crate::status::lock;
 use crate::subscription::{Feed, payload, received, values};
 
+/// What is wrong with a request that is no message.
+const NOT_AN_ENVELOPE: &str = "expected JSON in UTF-8; in an envelope every field of its type, and `message_id`, `source` \
+                               and `correlation_id` of at most 1024 bytes";
+
 /// Requests whose ids are remembered, so that one that is delivered twice is acted on once.
 const SEEN_MAX: usize = 1_024;
+
+/// The longest text of a refusal, in characters. It may quote what was asked, which may be as long as a message.
+const TEXT_CHARS_MAX: usize = 4_000;
+
+/// The longest text of a single fault in it, in characters.
+const FAULT_CHARS_MAX: usize = 400;
+
+/// Most single faults of a refusal.
+const FAULTS_MAX: usize = 100;
 
 /// Why a retained request is refused.
 const RETAINED: &str = "a retained request would be carried out again at each new connection";
@@ -258,22 +272,26 @@ impl<Q: DeserializeOwned, A: Serialize> Requests<Q, A> {
             topic,
             envelope: received.envelope.clone().map(Box::new),
             bus: self.feed.bus().clone(),
-            reply: Reply::of(delivery),
+            reply: Reply::of(&self.feed.shared().options.prefix, delivery),
             types: PhantomData,
         }))
     }
 
     fn drop_request(&self, delivery: &Delivery, reason: DropReason) {
         self.feed.shared().dropped(delivery, reason);
-        // An expired request and a looping one have nobody who waits.
-        if reason == DropReason::WrongPayload || reason == DropReason::NotAnEnvelope {
-            let detail = format!("the request cannot be read: {reason}");
-            self.refuse(delivery, "bus.unreadable_request", detail);
-        }
+        let why = match reason {
+            DropReason::WrongPayload => wrong_payload::<Q>(delivery),
+            DropReason::NotAnEnvelope => NOT_AN_ENVELOPE.to_owned(),
+            DropReason::TooLarge => format!("it has more than {MESSAGE_BYTES_MAX} bytes"),
+            // An expired request and a looping one have nobody who waits; what is not trusted is answered elsewhere.
+            _ => return,
+        };
+        let detail = format!("the request cannot be read: {why}");
+        self.refuse(delivery, "bus.unreadable_request", detail);
     }
 
     fn refuse(&self, delivery: &Delivery, code: &str, detail: String) {
-        let Some(reply) = Reply::of(delivery) else {
+        let Some(reply) = Reply::of(&self.feed.shared().options.prefix, delivery) else {
             return;
         };
         let problem = problem(400, code, detail);
@@ -303,17 +321,24 @@ pub struct Request<Q, A> {
 }
 
 impl<Q, A: Serialize> Request<Q, A> {
-    /// Answers, and waits until the broker has the answer. One who wants no answer gets none.
+    /// Answers, and waits until the broker has the answer. One who wants no answer gets none; one whose answer is
+    /// longer than a message may be is told so.
     ///
     /// # Errors
     /// When the broker does not have it in time.
     pub async fn respond(self, answer: Result<A, Problem>) -> Result<(), Error> {
-        match self.reply {
-            Some(reply) => {
-                let message = reply.message(self.bus.shared(), answer)?;
-                self.bus.send_message(message).await.map(drop)
+        let Self { bus, reply, .. } = self;
+        let Some(reply) = reply else {
+            return Ok(());
+        };
+        match reply.send(&bus, answer).await {
+            Err(Error::TooLarge {
+                bytes, bytes_max, ..
+            }) => {
+                let too_large = answer_too_large(bytes, bytes_max);
+                reply.send(&bus, Err::<A, _>(too_large)).await
             }
-            None => Ok(()),
+            sent => sent,
         }
     }
 
@@ -334,17 +359,22 @@ struct Reply {
 
 impl Reply {
     /// From the MQTT 5 properties, the envelope, or both; `None` when no answer is wanted or allowed.
-    fn of(delivery: &Delivery) -> Option<Self> {
+    fn of(prefix: &Prefix, delivery: &Delivery) -> Option<Self> {
         let envelope = match delivery.read().0 {
             Ok(received) => received.envelope.as_ref(),
             Err(_) => None,
         };
         let said = envelope.and_then(|envelope| envelope.reply_to.clone());
         let topic = delivery.raw.response_topic.clone().or(said)?;
-        if !may_answer(&topic) {
+        let senders: Vec<&str> = envelope
+            .map(|envelope| envelope.source.as_str())
+            .into_iter()
+            .chain(delivery.raw.source.as_deref())
+            .collect();
+        if !may_answer(prefix, &senders, &topic) {
             tracing::debug!(
                 topic,
-                "a request wants its answer on a topic that is not for answers"
+                "a request wants its answer on a topic that is not for answers to its sender"
             );
             return None;
         }
@@ -364,22 +394,70 @@ impl Reply {
     }
 
     fn message<A: Serialize>(
-        self,
+        &self,
         shared: &Shared,
         answer: Result<A, Problem>,
     ) -> Result<Outgoing, Error> {
         let mut envelope = match answer {
             Ok(answer) => shared.envelope(MessageType::Response, &self.topic, &answer),
-            Err(problem) => shared.envelope(MessageType::Error, &self.topic, &problem),
+            Err(problem) => shared.envelope(MessageType::Error, &self.topic, &short(problem)),
         }?;
-        envelope.correlation_id = self.id;
+        envelope.correlation_id.clone_from(&self.id);
         Ok(Outgoing {
             payload: encode(&self.topic, &envelope)?,
-            topic: self.topic,
-            correlation: self.data,
+            topic: self.topic.clone(),
+            correlation: self.data.clone(),
             ..Outgoing::default()
         })
     }
+
+    async fn send<A: Serialize>(&self, bus: &Bus, answer: Result<A, Problem>) -> Result<(), Error> {
+        let message = self.message(bus.shared(), answer)?;
+        bus.send_message(message).await.map(drop)
+    }
+}
+
+/// What is wrong with a payload that does not fit its topic, in the words of the reader.
+fn wrong_payload<Q: DeserializeOwned>(delivery: &Delivery) -> String {
+    let read = received(delivery).map(|received| object::read::<Q>(&received.payload));
+    match read {
+        Ok(Err(error)) => error.to_string(),
+        _ => DropReason::WrongPayload.to_string(),
+    }
+}
+
+fn answer_too_large(bytes: usize, bytes_max: usize) -> Problem {
+    let detail = format!(
+        "the answer has {bytes} bytes, a message at most {bytes_max}; what was asked for is done: ask for less, or over REST"
+    );
+    Problem {
+        status: 413,
+        ..problem(400, "bus.answer_too_large", detail)
+    }
+}
+
+/// A refusal that fits into a message whatever was asked: what it quotes is cut.
+fn short(problem: Problem) -> Problem {
+    let mut faults = problem.faults;
+    faults.truncate(FAULTS_MAX);
+    let cut_fault = |fault: InputFault| InputFault {
+        pointer: cut(fault.pointer, FAULT_CHARS_MAX),
+        message: cut(fault.message, FAULT_CHARS_MAX),
+    };
+    Problem {
+        title: cut(problem.title, FAULT_CHARS_MAX),
+        detail: cut(problem.detail, TEXT_CHARS_MAX),
+        faults: faults.into_iter().map(cut_fault).collect(),
+        ..problem
+    }
+}
+
+fn cut(mut text: String, chars_max: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
 }
 
 /// The ids of the last requests.
@@ -418,6 +496,25 @@ mod tests {
         }
         assert!(seen.is_new("a"), "the oldest id was kept");
         assert_eq!(seen.ids.len(), SEEN_MAX);
+    }
+
+    #[test]
+    fn a_refusal_quotes_no_more_than_fits_into_a_message() {
+        // The worst that JSON makes of a character: six bytes.
+        let long = "\u{1}".repeat(MESSAGE_BYTES_MAX);
+        let fault = InputFault {
+            pointer: long.clone(),
+            message: "short".to_owned(),
+        };
+        let refusal = short(Problem {
+            faults: vec![fault; FAULTS_MAX + 1],
+            ..problem(400, "bus.unreadable_request", long)
+        });
+        assert_eq!(refusal.detail.chars().count(), TEXT_CHARS_MAX + 1);
+        assert_eq!(refusal.faults.len(), FAULTS_MAX);
+        assert_eq!(refusal.faults[0].message, "short");
+        let bytes = serde_json::to_vec(&refusal).expect("a problem").len();
+        assert!(bytes < MESSAGE_BYTES_MAX, "{bytes}");
     }
 
     #[test]

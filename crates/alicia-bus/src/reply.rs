@@ -32,13 +32,24 @@ fn level(text: &str) -> String {
     text.replace(['/', '+', '#', '\0'], "-")
 }
 
-/// Whether an answer may be sent there. Only to a topic with a level `replies`: otherwise anybody could
-/// have a module, which may publish nearly everywhere, say something on a topic that they may not use.
-pub(crate) fn may_answer(topic: &str) -> bool {
+/// Whether an answer to these senders may be sent there. Only to a topic with a level `replies`, and under the prefix
+/// only to their own: otherwise anybody could have a module, which may publish nearly everywhere, say something on a
+/// topic that they may not use, or answer in the place of somebody else. `senders` are what the broker and the envelope
+/// say of the sender; where both say nothing, any reply topic will do.
+pub(crate) fn may_answer(prefix: &Prefix, senders: &[&str], topic: &str) -> bool {
+    let is_own = |sender: &&str| topic.starts_with(&reply_topic(prefix, sender, ""));
     topic.len() <= TOPIC_BYTES_MAX
-        && !topic.contains(['+', '#', '\0'])
+        && topic.chars().all(is_mqtt)
+        && !topic.contains(['+', '#'])
         && !topic.starts_with('$')
         && topic.split('/').any(|level| level == REPLIES)
+        && (senders.is_empty() || prefix.strip(topic).is_none() || senders.iter().any(is_own))
+}
+
+/// Whether a broker takes the character: for others it may end the connection (MQTT 5 section 1.5.4).
+fn is_mqtt(letter: char) -> bool {
+    let is_noncharacter = u32::from(letter) & 0xfffe == 0xfffe;
+    !letter.is_control() && !is_noncharacter && !('\u{fdd0}'..='\u{fdef}').contains(&letter)
 }
 
 #[cfg(test)]
@@ -50,7 +61,7 @@ mod tests {
         let check = |source: &str, client: &str, expected: &str| {
             let topic = reply_topic(&Prefix::default(), source, client);
             assert_eq!(topic, expected);
-            assert!(may_answer(&topic));
+            assert!(may_answer(&Prefix::default(), &[source], &topic));
         };
         check("system/registry", "r1", "alicia/system/replies/registry/r1");
         check("key/tom", "cli/7", "alicia/keys/tom/replies/cli-7");
@@ -66,8 +77,30 @@ mod tests {
             "$SYS/replies",
             "",
             "a/repliesx",
+            "a/replies/\u{1}",
+            "a/replies/\0",
+            "a/replies/\u{85}",
+            "a/replies/\u{fdd0}",
+            "a/replies/\u{1ffff}",
         ] {
-            assert!(!may_answer(bad), "{bad:?} was accepted");
+            let answers = may_answer(&Prefix::default(), &[], bad);
+            assert!(!answers, "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn nobody_is_answered_on_the_reply_topic_of_another() {
+        let check = |senders: &[&str], topic: &str, expected: bool| {
+            let answers = may_answer(&Prefix::default(), senders, topic);
+            assert_eq!(answers, expected, "{senders:?} on {topic}");
+        };
+        check(&["key/tom"], "alicia/keys/tom/replies/cli", true);
+        check(&["key/tom"], "alicia/keys/ann/replies/cli", false);
+        check(&["key/tom"], "alicia/keys/tom/replies", false);
+        check(&["key/tom"], "alicia/system/replies/health/x", false);
+        check(&["key/tom", "api"], "alicia/api/replies/1", true);
+        check(&["api"], "alicia/api-2/replies/1", false);
+        check(&["api"], "elsewhere/replies/1", true);
+        check(&[], "alicia/keys/ann/replies/cli", true);
     }
 }

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use alicia_contract::envelope::{DropReason, Received};
+use alicia_contract::object;
 use alicia_contract::topic::TOPIC_BYTES_MAX;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -222,7 +223,7 @@ pub(crate) fn received(delivery: &Delivery) -> Result<&Received, Option<DropReas
 }
 
 pub(crate) fn payload<T: DeserializeOwned>(received: &Received) -> Result<T, DropReason> {
-    T::deserialize(&received.payload).map_err(|_| DropReason::WrongPayload)
+    object::read(&received.payload).map_err(|_| DropReason::WrongPayload)
 }
 
 /// What stands in the place of each wildcard of the filter, in order; for `#` the rest of the topic.

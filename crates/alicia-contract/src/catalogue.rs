@@ -33,6 +33,15 @@ pub struct Entry {
     pub publisher: &'static str,
     /// What it is for, in one line.
     pub summary: &'static str,
+    /// What `{verb}` of the template may be; empty where there is none.
+    pub verbs: &'static [&'static str],
+}
+
+impl Entry {
+    const fn with_verbs(mut self, verbs: &'static [&'static str]) -> Self {
+        self.verbs = verbs;
+        self
+    }
 }
 
 const fn event<T: schemars::JsonSchema>(
@@ -47,6 +56,7 @@ const fn event<T: schemars::JsonSchema>(
         name,
         publisher,
         summary,
+        verbs: &[],
     }
 }
 
@@ -62,6 +72,7 @@ const fn state<T: schemars::JsonSchema>(
         name,
         publisher,
         summary,
+        verbs: &[],
     }
 }
 
@@ -80,6 +91,7 @@ const fn call<Q: schemars::JsonSchema, A: schemars::JsonSchema>(
         name,
         publisher,
         summary,
+        verbs: &[],
     }
 }
 
@@ -162,7 +174,8 @@ pub const TOPICS: &[Entry] = &[
         "health::ALERT_REQUESTS",
         "anyone allowed",
         "acknowledge, silence, maintenance by message",
-    ),
+    )
+    .with_verbs(&health::AlertVerb::NAMES),
     state(
         identity::KEYS,
         "identity::KEYS",
@@ -173,7 +186,14 @@ pub const TOPICS: &[Entry] = &[
         orchestrator::REQUESTS,
         "orchestrator::REQUESTS",
         "anyone allowed",
-        "start, stop, restart, scale, pause, resume by message",
+        "start, stop, restart, scale, pause, resume, signal, deploy, rollback, update by message",
+    )
+    .with_verbs(&orchestrator::REQUEST_VERBS),
+    call(
+        orchestrator::PLAN,
+        "orchestrator::PLAN",
+        "anyone allowed",
+        "what a version of the file would change",
     ),
     state(
         orchestrator::STATUS,
@@ -264,6 +284,7 @@ mod tests {
         assert_eq!(
             found,
             [
+                "system/orchestrator/plan",
                 "system/orchestrator/status",
                 "system/orchestrator/events",
                 "system/orchestrator/deployments",
@@ -272,6 +293,23 @@ mod tests {
             ]
         );
         assert_eq!(within(health::CHECK.template()).count(), 0);
+    }
+
+    #[test]
+    fn a_template_with_a_verb_says_which_verbs_there_are() {
+        for entry in TOPICS {
+            let has_verb = entry.template.contains("{verb}");
+            assert_eq!(has_verb, !entry.verbs.is_empty(), "{}", entry.name);
+            let verbs: HashSet<_> = entry.verbs.iter().collect();
+            assert_eq!(verbs.len(), entry.verbs.len(), "{}", entry.name);
+        }
+        for verb in orchestrator::Verb::ALL {
+            assert!(orchestrator::REQUEST_VERBS.contains(&verb.as_str()));
+        }
+        assert_eq!(
+            health::AlertVerb::NAMES,
+            health::AlertVerb::ALL.map(health::AlertVerb::as_str)
+        );
     }
 
     #[test]

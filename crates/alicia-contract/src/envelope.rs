@@ -9,10 +9,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::object;
 use crate::unit::UnixSeconds;
 
 /// The largest message in bytes that is read: what does not fit belongs in a file or behind a URL.
 pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// The longest `message_id`, `correlation_id` and `source` in bytes. Receivers remember and repeat them: they are names,
+/// not texts, and an MQTT property holds 64 KiB at most.
+pub const ENVELOPE_ID_BYTES_MAX: usize = 1_024;
 
 /// How many hops a message may take when the sender does not say.
 pub const HOPS_MAX_DEFAULT: u32 = 10;
@@ -81,7 +86,7 @@ impl Default for Routing {
 /// One message on the bus. Unknown fields are ignored, so that fields can be added.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Envelope {
-    /// A UUID, new for each message.
+    /// A UUID, new for each message. At most 1024 bytes, as `source` and `correlation_id`.
     pub message_id: String,
     /// When it was sent, in Unix seconds with a fraction.
     pub timestamp: UnixSeconds,
@@ -149,6 +154,13 @@ impl Envelope {
             signature: None,
         }
     }
+
+    fn has_short_ids(&self) -> bool {
+        [&self.message_id, &self.source]
+            .into_iter()
+            .chain(&self.correlation_id)
+            .all(|id| id.len() <= ENVELOPE_ID_BYTES_MAX)
+    }
 }
 
 /// Why a message was not taken. Each is counted under its name.
@@ -157,7 +169,7 @@ pub enum DropReason {
     /// Over [`MESSAGE_BYTES_MAX`].
     #[error("too-large")]
     TooLarge,
-    /// Not JSON, or an envelope whose fields have the wrong types.
+    /// Not JSON, or an envelope whose fields have the wrong types or are too long.
     #[error("not-an-envelope")]
     NotAnEnvelope,
     /// The payload does not fit the type of its topic.
@@ -207,6 +219,9 @@ impl Received {
         }
         let mut envelope: Envelope =
             serde_json::from_value(value).map_err(|_| DropReason::NotAnEnvelope)?;
+        if !envelope.has_short_ids() {
+            return Err(DropReason::NotAnEnvelope);
+        }
         // An absurd ttl (NaN cannot be written in JSON) makes the sum infinite, which is never past.
         if envelope
             .ttl
@@ -229,7 +244,7 @@ impl Received {
     /// # Errors
     /// [`DropReason::WrongPayload`] when it does not fit.
     pub fn payload<T: DeserializeOwned>(self) -> Result<T, DropReason> {
-        serde_json::from_value(self.payload).map_err(|_| DropReason::WrongPayload)
+        object::read(&self.payload).map_err(|_| DropReason::WrongPayload)
     }
 }
 
@@ -297,6 +312,10 @@ mod tests {
             &with("priority", json!("urgent")),
             DropReason::NotAnEnvelope,
         );
+        let long = json!("x".repeat(ENVELOPE_ID_BYTES_MAX + 1));
+        for field in ["message_id", "source", "correlation_id"] {
+            check(&with(field, long.clone()), DropReason::NotAnEnvelope);
+        }
         check(&with("ttl", json!(10)), DropReason::Expired);
         check(
             &with("routing", json!({"hops": 11, "max_hops": 10})),
@@ -304,6 +323,13 @@ mod tests {
         );
         check(&vec![b' '; MESSAGE_BYTES_MAX + 1], DropReason::TooLarge);
         check(&vec![b'['; 100_000], DropReason::NotAnEnvelope);
+    }
+
+    #[test]
+    fn a_payload_that_is_a_list_is_no_struct() {
+        let received = Received::read(b"[]", 0.0).expect("reads");
+        let read = received.payload::<crate::orchestrator::FleetRequest>();
+        assert_eq!(read, Err(DropReason::WrongPayload));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod id;
 pub mod unit;
 
 pub mod envelope;
+pub mod object;
 pub mod topic;
 
 pub mod a2a;

@@ -6,14 +6,32 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::fleet::{Condition, RestartPolicy};
+use crate::deployment::DeploymentPlan;
+use crate::fleet::{Condition, RestartPolicy, StopSignal};
 use crate::id::{Epoch, InstanceId, ServiceName};
 use crate::topic::{CallTopic, EventTopic, StateTopic};
 use crate::unit::UnixSeconds;
 
-/// `{verb}` is `deploy`, `rollback`, `update`, or one of [`Verb`]: start, stop, restart, scale by message.
+/// `{verb}` is one of [`REQUEST_VERBS`]: start, stop, restart, scale by message.
 pub const REQUESTS: CallTopic<FleetRequest, FleetAnswer> =
     CallTopic::new("system/orchestrator/{verb}");
+
+/// What the orchestrator can be asked for on [`REQUESTS`]: every [`Verb`], a signal, and other versions of the fleet.
+pub const REQUEST_VERBS: [&str; 10] = [
+    Verb::Start.as_str(),
+    Verb::Stop.as_str(),
+    Verb::Restart.as_str(),
+    Verb::Scale.as_str(),
+    Verb::Pause.as_str(),
+    Verb::Resume.as_str(),
+    "signal",
+    "deploy",
+    "rollback",
+    "update",
+];
+
+/// What a version of the file would change, and why. Nothing is changed.
+pub const PLAN: CallTopic<PlanRequest, DeploymentPlan> = CallTopic::new("system/orchestrator/plan");
 
 /// The state of the whole fleet, retained.
 pub const STATUS: StateTopic<FleetStatus> = StateTopic::new("system/orchestrator/status");
@@ -98,6 +116,21 @@ pub struct FleetRequest {
     /// For `rollback`: the number of the deployment; none: the last good one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<u64>,
+    /// For `signal`: which.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<StopSignal>,
+    /// For `signal`: to this slot only; none: to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u32>,
+}
+
+/// Asks what a version of the file would change.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PlanRequest {
+    /// The text of the file; none: the host reads its own file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
 }
 
 /// What a request did: accepted means written down and under way, not finished.

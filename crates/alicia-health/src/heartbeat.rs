@@ -3,6 +3,7 @@
 use alicia_contract::Envelope;
 use alicia_contract::health::Heartbeat;
 use alicia_contract::id::ServiceName;
+use alicia_contract::object;
 use alicia_contract::unit::UnixSeconds;
 use serde_json::Value;
 
@@ -39,7 +40,7 @@ pub fn read(
         check_time(envelope.timestamp, now)?;
     }
     let mut heartbeat: Heartbeat =
-        serde_json::from_value(body).map_err(|error| format!("not a heartbeat: {error}"))?;
+        object::read(&body).map_err(|error| format!("not a heartbeat: {error}"))?;
     let topic = ServiceName::new(service).map_err(|error| error.to_string())?;
     if heartbeat.service != topic {
         return Err(format!(
@@ -147,6 +148,8 @@ mod tests {
         let late = read("api", good(), Some(&envelope(9_999.0)), 1_000.0).expect_err("future");
         assert!(late.contains("future"), "{late}");
         assert!(read("api", json!([1]), None, 0.0).is_err());
+        let by_order = json!(["api", null, "healthy"]);
+        assert!(read("api", by_order, None, 0.0).is_err());
         assert!(read("A+", good(), None, 0.0).is_err());
     }
 }

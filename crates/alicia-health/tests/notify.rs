@@ -225,6 +225,14 @@ async fn silences_windows_and_acknowledgements_work_by_rest_and_by_message_and_s
     )
     .await;
     assert_eq!((status, &problem["code"]), (422, &json!("health.unusable")));
+    for window in [
+        json!({ "services": ["nosuch"], "duration": "1h" }),
+        json!({ "starts": 1e300, "duration": "1h" }),
+        json!({ "starts": -1e300, "duration": "1h" }),
+    ] {
+        let (status, problem) = post("/maintenance", window).await;
+        assert_eq!((status, &problem["code"]), (422, &json!("health.unusable")));
+    }
     let body = json!({ "matchers": ["service=api"], "duration": "1h", "comment": "moving" });
     let (status, silence) = post("/silences", body).await;
     assert_eq!((status, &silence["phase"]), (200, &json!("active")));

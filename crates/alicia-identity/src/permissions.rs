@@ -203,8 +203,10 @@ fn operate(prefix: &Prefix) -> Vec<Grant> {
         .collect();
     // What runs again has run before; a new version needs the scope `admin`.
     topics.push(orchestrator::REQUESTS.at(prefix, &["rollback"]));
+    topics.push(orchestrator::REQUESTS.at(prefix, &["signal"]));
     topics.push(orchestrator::SERVICE_COMMAND.filter(prefix));
     topics.push(orchestrator::EXPLAIN.at(prefix, &[]));
+    topics.push(orchestrator::PLAN.at(prefix, &[]));
     topics.push(discovery::INSTANCE_COMMAND.filter(prefix));
     topics.push(discovery::RESOLVE.at(prefix, &[]));
     topics.push(discovery::CALL.at(prefix, &[]));
@@ -360,6 +362,8 @@ mod tests {
         assert!(!read.may_publish("alicia/api/command", false));
         assert!(operate.may_publish("alicia/api/command", false));
         assert!(operate.may_publish("alicia/system/orchestrator/restart", false));
+        assert!(operate.may_publish("alicia/system/orchestrator/signal", false));
+        assert!(!operate.may_publish("alicia/system/orchestrator/deploy", false));
         assert!(!operate.may_publish("alicia/system/orchestrator/status", false));
         assert!(admin.may_publish("alicia/system/orchestrator/status", true));
     }

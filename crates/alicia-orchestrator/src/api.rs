@@ -1,6 +1,6 @@
 //! REST under `/api/orchestrator`.
 
-mod commands;
+pub(crate) mod commands;
 mod deployments;
 pub(crate) mod logs;
 mod views;

@@ -1,21 +1,26 @@
 //! The module on the bus: the retained status, requests by message, and what health says of the fleet.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_bus::{Incoming, Request};
 use alicia_contract::health::{self, FleetHealth, HEARTBEAT, Heartbeat, ServiceHealth};
 use alicia_contract::orchestrator::{
-    EXPLAIN, FleetAnswer, FleetRequest, FleetStatus, REQUESTS, SPENT, STATUS, Verb,
+    EXPLAIN, ExplainRequest, FleetAnswer, FleetRequest, FleetStatus, PLAN, PlanRequest,
+    REQUEST_VERBS, REQUESTS, SPENT, STATUS, Verb,
 };
-use alicia_contract::{InstanceId, ServiceName};
+use alicia_contract::{CallTopic, InstanceId, ServiceName};
 use alicia_module::{ApiError, Context, trace};
 use axum::http::StatusCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 
-use crate::command::{Asked, Commander};
+use crate::api::commands::{invalid, possible_slot};
+use crate::command::{Asked, AskedSignal, Commander};
 use crate::core::event::Counters;
 use crate::deploy::{self, Deployer};
 use crate::engine::{Handle, Input};
@@ -24,8 +29,14 @@ use crate::explain::Explainer;
 /// Requests that are worked on at once; more wait in the queue of the bus.
 const REQUESTS_MAX: usize = 64;
 
+/// The verb that needs a running process, and so is no change of what is wanted.
+const SIGNAL: &str = "signal";
+
 /// After a subscription that the broker refused.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// Above this a counter is no count: sums of what is larger would end in infinity, which JSON cannot write.
+const COUNTER_MAX: f64 = 1e15;
 
 /// The health of each service, as last heard; empty without the health module.
 pub(crate) type Healths = BTreeMap<ServiceName, ServiceHealth>;
@@ -81,6 +92,7 @@ async fn answer(
     request: Request<FleetRequest, FleetAnswer>,
 ) {
     let answer = match (version_asked(&request), asked(&request)) {
+        _ if request.values == [SIGNAL] => signalled(commander, &request).await,
         (Some(asked), _) => deployed(deployer, asked).await,
         (None, Ok(asked)) => commander.submit(asked).await.map_err(ApiError::from),
         (None, Err(refusal)) => Err(refusal),
@@ -102,10 +114,7 @@ fn version_asked(request: &Request<FleetRequest, FleetAnswer>) -> Option<deploy:
     };
     Some(deploy::Asked {
         what,
-        actor: request
-            .source
-            .clone()
-            .unwrap_or_else(|| "unknown".to_owned()),
+        actor: actor(request),
         reason: query.reason,
         // A message that is delivered twice asks once.
         key: request
@@ -113,6 +122,43 @@ fn version_asked(request: &Request<FleetRequest, FleetAnswer>) -> Option<deploy:
             .as_ref()
             .map(|envelope| envelope.message_id.clone()),
     })
+}
+
+/// A signal goes to one service, as over REST: a list that is empty by mistake must not mean the whole fleet.
+async fn signalled(
+    commander: &Commander,
+    request: &Request<FleetRequest, FleetAnswer>,
+) -> Result<FleetAnswer, ApiError> {
+    let FleetRequest {
+        services,
+        signal,
+        slot,
+        ..
+    } = request.query.clone();
+    let [service] = services.as_slice() else {
+        let found = format!("found {} names, expected one service", services.len());
+        return Err(invalid("services", found));
+    };
+    let Some(signal) = signal else {
+        return Err(invalid("signal", "it is missing".to_owned()));
+    };
+    let sent = commander.signal(AskedSignal {
+        service: service.clone(),
+        slot: possible_slot(slot)?,
+        signal,
+        actor: actor(request),
+    });
+    let instances = sent.await?;
+    Ok(FleetAnswer {
+        accepted: true,
+        services,
+        detail: format!("sent to {}", instances.join(", ")),
+    })
+}
+
+fn actor<Q, A>(request: &Request<Q, A>) -> String {
+    let source = request.source.clone();
+    source.unwrap_or_else(|| "unknown".to_owned())
 }
 
 async fn deployed(deployer: &Deployer, asked: deploy::Asked) -> Result<FleetAnswer, ApiError> {
@@ -142,7 +188,7 @@ fn asked(request: &Request<FleetRequest, FleetAnswer>) -> Result<Asked, ApiError
                 StatusCode::NOT_FOUND,
                 "orchestrator.unknown_verb",
                 "No such request",
-                format!("`{word}` is none of start, stop, restart, scale, pause, resume, deploy, rollback, update"),
+                format!("`{word}` is none of {}", REQUEST_VERBS.join(", ")),
             )
         })?;
     let FleetRequest {
@@ -156,10 +202,7 @@ fn asked(request: &Request<FleetRequest, FleetAnswer>) -> Result<Asked, ApiError
         names: services,
         instances,
         reason,
-        actor: request
-            .source
-            .clone()
-            .unwrap_or_else(|| "unknown".to_owned()),
+        actor: actor(request),
     })
 }
 
@@ -225,7 +268,7 @@ pub(crate) async fn follow_work(cx: Context, handle: Handle) {
 fn counted(heartbeat: &Heartbeat) -> Option<(InstanceId, Counters)> {
     let counter = |name: &str| {
         let value = heartbeat.counters.get(name).copied()?;
-        (value.is_finite() && value >= 0.0).then_some(value)
+        (0.0..=COUNTER_MAX).contains(&value).then_some(value)
     };
     let counters = Counters {
         steps: counter("steps"),
@@ -251,7 +294,8 @@ pub(crate) async fn follow_spent(cx: Context, handle: Handle) {
         while let Some(incoming) = spent.next().await {
             match incoming {
                 Incoming::Message(message) => {
-                    if handle.send(Input::Spent(message.payload)).await.is_err() {
+                    let is_amount = (0.0..=COUNTER_MAX).contains(&message.payload.cost_usd);
+                    if is_amount && handle.send(Input::Spent(message.payload)).await.is_err() {
                         return;
                     }
                 }
@@ -267,12 +311,41 @@ pub(crate) async fn follow_spent(cx: Context, handle: Handle) {
 
 /// Answers why something is where it is.
 pub(crate) async fn serve_explain(cx: Context, explainer: Explainer) {
+    let answer = move |asked: ExplainRequest| {
+        let explainer = explainer.clone();
+        async move { explainer.explain(&asked).await }
+    };
+    serve_questions(cx, EXPLAIN, answer).await;
+}
+
+/// Answers what a version of the file would change.
+pub(crate) async fn serve_plan(cx: Context, deployer: Deployer) {
+    let answer = move |asked: PlanRequest| {
+        let deployer = deployer.clone();
+        async move {
+            let what = deploy::What::File(asked.file);
+            deployer.plan(&what).await.map_err(ApiError::from)
+        }
+    };
+    serve_questions(cx, PLAN, answer).await;
+}
+
+/// Answers the questions on a topic, many at the same time.
+async fn serve_questions<Q, A, F>(
+    cx: Context,
+    topic: CallTopic<Q, A>,
+    answer: impl Fn(Q) -> F + Clone + Send + 'static,
+) where
+    Q: DeserializeOwned + Clone + Send + Sync + 'static,
+    A: Serialize + Send + 'static,
+    F: Future<Output = Result<A, ApiError>> + Send,
+{
     let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
     loop {
-        let mut requests = match cx.bus.serve(EXPLAIN).await {
+        let mut requests = match cx.bus.serve(topic).await {
             Ok(requests) => requests,
             Err(error) => {
-                tracing::warn!(%error, "requests to explain are not heard");
+                tracing::warn!(%error, topic = topic.template(), "questions are not heard");
                 sleep(RETRY).await;
                 continue;
             }
@@ -281,9 +354,9 @@ pub(crate) async fn serve_explain(cx: Context, explainer: Explainer) {
             let Ok(permit) = permits.clone().acquire_owned().await else {
                 return;
             };
-            let explainer = explainer.clone();
-            cx.spawn("explain", async move {
-                let answer = explainer.explain(&request.query).await;
+            let answer = answer.clone();
+            cx.spawn("question", async move {
+                let answer = answer(request.query.clone()).await;
                 let answer = answer.map_err(|refusal| refusal.problem());
                 if let Err(error) = request.respond(answer).await {
                     tracing::debug!(%error, "an answer was not delivered");

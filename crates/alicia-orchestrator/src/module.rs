@@ -98,6 +98,7 @@ impl Module for Orchestrator {
         );
         let explainer = Explainer::new(cx.clone(), handle.clone());
         cx.spawn("explain", bus::serve_explain(cx.clone(), explainer.clone()));
+        cx.spawn("plan", bus::serve_plan(cx.clone(), deployer.clone()));
         cx.spawn("work", bus::follow_work(cx.clone(), handle.clone()));
         cx.spawn("spent", bus::follow_spent(cx.clone(), handle.clone()));
         cx.spawn("health", bus::follow_health(cx.clone(), healths_in));

@@ -12,6 +12,7 @@ use alicia_contract::discovery::{
 };
 use alicia_contract::fleet::Fleet;
 use alicia_contract::health::{HEARTBEAT, STATUS as HEALTH};
+use alicia_contract::object;
 use alicia_contract::orchestrator::{STATUS, TRANSITIONS};
 use alicia_contract::problem::{InputFault, Problem};
 use alicia_contract::topic::CallTopic;
@@ -150,7 +151,7 @@ async fn answer_call(router: &Router, mut request: Request<Value, CapabilityAnsw
 
 /// Reads a request, or says what is wrong with it.
 fn read<T: serde::de::DeserializeOwned>(body: Value) -> Result<T, Box<Problem>> {
-    serde_json::from_value(body).map_err(|error| {
+    object::read(&body).map_err(|error| {
         Box::new(invalid(vec![InputFault {
             pointer: String::new(),
             message: error.to_string(),

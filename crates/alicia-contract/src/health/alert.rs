@@ -57,7 +57,7 @@ pub struct Alert {
     pub id: String,
     /// What is wrong, stable: `service_down`, `crash_loop`, `restarted`, `check_failed`, `heartbeat_lost`,
     /// `flapping`, `bad_heartbeats`, `slo_burn`, `agent_stuck`, `agent_loop`, `agent_tool_errors`, `agent_tokens`, `agent_cost`,
-    /// `agent_slow`, `agent_queue`, `restart_breaker`, `delivery_failed`, `external`.
+    /// `agent_slow`, `agent_queue`, `attention`, `restart_breaker`, `delivery_failed`, `external`.
     pub rule: String,
     /// How bad.
     pub severity: Severity,
@@ -324,6 +324,17 @@ impl AlertVerb {
         Self::Maintenance,
         Self::EndMaintenance,
         Self::TestChannel,
+    ];
+
+    /// Every verb, as the topic level.
+    pub const NAMES: [&'static str; 7] = [
+        Self::Ack.as_str(),
+        Self::Unack.as_str(),
+        Self::Silence.as_str(),
+        Self::Unsilence.as_str(),
+        Self::Maintenance.as_str(),
+        Self::EndMaintenance.as_str(),
+        Self::TestChannel.as_str(),
     ];
 
     /// The verb as the topic level.

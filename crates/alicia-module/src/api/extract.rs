@@ -1,5 +1,6 @@
 //! What handlers take and give: like axum's own, but each refusal is a problem document that names the place.
 
+use alicia_contract::object::ObjectsOnly;
 use alicia_contract::problem::InputFault;
 use alicia_identity::Identity;
 use axum::body::Bytes;
@@ -40,7 +41,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
             return Err(too_large());
         }
         let mut json = serde_json::Deserializer::from_slice(&bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let value = serde_path_to_error::deserialize(ObjectsOnly(&mut json)).map_err(|error| {
             let pointer = pointer(error.path());
             ApiError::input(
                 "the body is not what the operation takes",
@@ -260,6 +261,7 @@ mod tests {
         check(r#"{"level":[1,300]}"#, "/level/1").await;
         check(r#"{"level":[],"x":1}"#, "/x").await;
         check("{}", "").await;
+        check("[[1,2]]", "").await;
         check("", "").await;
         check(r#"{"level":[]} x"#, "").await;
         let (status, _) = call(Request::post("/light"), "{}").await;

@@ -312,7 +312,7 @@ fn names(parameter: &str, text: Option<&str>) -> Result<Vec<ServiceName>, ApiErr
 }
 
 /// A slot is a number that an instance can have; one that is too large is a mistake, not an absent instance.
-pub(super) fn possible_slot(slot: Option<u32>) -> Result<Option<u32>, ApiError> {
+pub(crate) fn possible_slot(slot: Option<u32>) -> Result<Option<u32>, ApiError> {
     match slot {
         Some(slot) if !(1..=INSTANCES_MAX).contains(&slot) => {
             let message = format!("found {slot}, expected 1 to {INSTANCES_MAX}");
@@ -322,7 +322,7 @@ pub(super) fn possible_slot(slot: Option<u32>) -> Result<Option<u32>, ApiError> 
     }
 }
 
-pub(super) fn invalid(parameter: &str, message: String) -> ApiError {
+pub(crate) fn invalid(parameter: &str, message: String) -> ApiError {
     ApiError::new(
         StatusCode::UNPROCESSABLE_ENTITY,
         "orchestrator.invalid_parameter",

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use alicia_bus::{Bus, BusAddress, Incoming, Options, Subscription};
 use alicia_contract::ServiceName;
+use alicia_contract::fleet::StopSignal;
 use alicia_contract::health::{self, FleetHealth, HealthState, ServiceHealth};
 use alicia_contract::orchestrator::{
-    EXPLAIN, ExplainRequest, FleetRequest, FleetStatus, InstanceState, REQUESTS, SPENT, STATUS,
-    Spent, TRANSITIONS, Transition,
+    EXPLAIN, ExplainRequest, FleetAnswer, FleetRequest, FleetStatus, InstanceState, PLAN,
+    PlanRequest, REQUESTS, SPENT, STATUS, Spent, TRANSITIONS, Transition,
 };
 use alicia_contract::topic::Prefix;
 use alicia_orchestrator::Config;
@@ -181,11 +182,50 @@ async fn requests_by_message_do_what_rest_does_and_are_audited() {
     .await;
     assert!(answer.expect("an answer").accepted);
     house.until_running("api", 2).await;
+    let pid = house.pid("api", 1).await;
     let refused = client
         .call(REQUESTS, &["stop"], &ask("apu", None, "x"), DEADLINE)
         .await;
     let refused = refused.expect_err("there is no such service").to_string();
     assert!(refused.contains("there is `api`"), "{refused}");
+    let signal = |services: &[&str], slot| FleetRequest {
+        services: services
+            .iter()
+            .map(|name| ServiceName::new(*name).expect("a name"))
+            .collect(),
+        signal: Some(StopSignal::Sigwinch),
+        slot,
+        ..FleetRequest::default()
+    };
+    let send =
+        async |request: FleetRequest| client.call(REQUESTS, &["signal"], &request, DEADLINE).await;
+    let sent = send(signal(&["api"], Some(2))).await.expect("an answer");
+    assert_eq!(sent.detail, "sent to api-2");
+    for wrong in [
+        signal(&[], None),
+        signal(&["api", "api"], None),
+        signal(&["api"], Some(0)),
+        signal(&["api"], Some(3)),
+        signal(&["apu"], None),
+        FleetRequest {
+            signal: None,
+            ..signal(&["api"], None)
+        },
+    ] {
+        let refused = send(wrong.clone()).await;
+        assert!(refused.is_err(), "{wrong:?} was taken: {refused:?}");
+    }
+    let refused: Result<FleetAnswer, _> = client
+        .call_at("alicia/system/orchestrator/stop", &json!([]), DEADLINE)
+        .await;
+    let refused = refused.expect_err("a list is no request").to_string();
+    assert!(refused.contains("FleetRequest"), "{refused}");
+    assert_eq!(house.pid("api", 1).await, pid, "nothing was stopped");
+    let unread = PlanRequest {
+        file: Some("services: [".to_owned()),
+    };
+    let plan = client.call(PLAN, &[], &unread, DEADLINE).await;
+    assert!(plan.is_err(), "a file that cannot be read: {plan:?}");
     let stopped = client
         .call(REQUESTS, &["stop"], &ask("api", None, "night"), DEADLINE)
         .await;

@@ -69,7 +69,7 @@ pub(super) async fn call(
 }
 
 fn read<T: serde::de::DeserializeOwned>(body: Value) -> Result<T, ApiError> {
-    serde_json::from_value(body).map_err(|error| {
+    alicia_contract::object::read(&body).map_err(|error| {
         as_error(invalid(vec![alicia_contract::problem::InputFault {
             pointer: String::new(),
             message: error.to_string(),
