@@ -8,6 +8,7 @@ use alicia_keeper::protocol::InstanceInfo;
 use alicia_keeper::{Client, Error as KeeperError, Events, Session};
 use alicia_module::Clock;
 use alicia_module::context::Addresses;
+use futures_util::FutureExt;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -137,6 +138,9 @@ impl Link {
             keeper_started_unix_ms: stats.started_unix_ms,
             keeper_generation: stats.generation,
         };
+        // Whoever asked for another connection up to now has it; a wish that is left over would end this one, and so the
+        // starts that are asked for over it, and so the next one.
+        let _was_left_over = self.renew.notified().now_or_never();
         if self
             .inputs
             .send(Input::Linked(Box::new(linked)))
