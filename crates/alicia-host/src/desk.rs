@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use alicia_file::Fault;
 use alicia_module::desk::{Candidate, DeskError, DeskOrder};
 use tokio::sync::mpsc;
 
@@ -27,7 +28,7 @@ impl Desk {
         while let Some(order) = self.orders.recv().await {
             match order {
                 DeskOrder::Read { text, reply } => {
-                    let read = (self.reread)(text).map_err(|faults| {
+                    let read = read(&self.reread, text).await.map_err(|faults| {
                         DeskError::Faults(faults.iter().map(ToString::to_string).collect())
                     });
                     let candidate = read.map(|loaded| {
@@ -62,4 +63,12 @@ impl Desk {
             }
         }
     }
+}
+
+/// Reads the file again, or another text in its place. A large file takes a tenth of a second, in which nobody else
+/// should have to wait.
+pub(crate) async fn read(reread: &Arc<Reread>, text: Option<String>) -> Result<Loaded, Vec<Fault>> {
+    let reread = reread.clone();
+    let read = tokio::task::spawn_blocking(move || reread(text)).await;
+    read.expect("reading a file does not panic and is not cancelled")
 }

@@ -21,7 +21,7 @@ use crate::audit::HOST;
 use crate::audit::checkpoint::Witness;
 use crate::audit::keys::AuditKeys;
 use crate::audit::record::Recorder;
-use crate::desk::Desk;
+use crate::desk::{self, Desk};
 use crate::directory;
 use crate::file::Loaded;
 use crate::house::{House, LandParts};
@@ -45,6 +45,9 @@ const ORDERS_MAX: usize = 16;
 
 /// The name under which checkpoints of the audit log are told on the bus.
 const AUDIT: &str = "audit";
+
+/// Where a keeper listens, in its directory.
+const KEEPER_SOCKET: &str = "keeper.sock";
 
 /// How long the last checkpoint of the audit log may take when the host ends.
 const WITNESS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
@@ -235,7 +238,12 @@ impl Host {
             store: store.clone(),
             _lock: lock,
         };
-        if let Err(error) = house.start(&loaded).await {
+        // Instances that an earlier host started go on, also when this one cannot begin.
+        let unwound = match host.has_keeper() {
+            true => Ending::Leave,
+            false => Ending::Finish,
+        };
+        if let Err(error) = house.start(&loaded, unwound).await {
             host.close().await;
             return Err(error);
         }
@@ -321,14 +329,28 @@ impl Host {
     }
 
     async fn reload(&self) -> Result<BTreeMap<String, String>, Vec<String>> {
-        let loaded = (self.reread)(None)
+        let loaded = desk::read(&self.reread, None)
+            .await
             .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+        let in_force = self.house.fleet().services.len();
+        if loaded.fleet.services.is_empty() && in_force > 0 {
+            return Err(vec![format!(
+                "the file has no services, and {in_force} are in force: `alicia deploy --allow-empty` ends and removes \
+                 them, if that is meant"
+            )]);
+        }
         let told = self.house.reload(&loaded).await;
         tracing::info!(?told, "the file was read again");
         Ok(told
             .into_iter()
             .map(|(module, outcome)| (module.to_owned(), outcome))
             .collect())
+    }
+
+    /// Whether a keeper holds instances already.
+    fn has_keeper(&self) -> bool {
+        let socket = self.paths.keeper().join(KEEPER_SOCKET);
+        std::os::unix::net::UnixStream::connect(socket).is_ok()
     }
 
     async fn close(&self) {
@@ -346,6 +368,7 @@ impl Host {
             api: format!("http://{}", self.api),
             bus: self.bus().map(|bus| bus.to_string()),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            directory: Some(self.paths.base().display().to_string()),
         };
         if let Err(error) = lock::write_host_file(&self.paths.host_file(), &found) {
             tracing::warn!(%error, "could not write host.json; commands need --api and --key");

@@ -10,7 +10,7 @@
 
 mod slot;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,14 +95,14 @@ impl House {
     /// Starts every module in the order of the list.
     ///
     /// # Errors
-    /// The first that does not start; those before it are stopped again.
-    pub(crate) async fn start(&self, loaded: &Loaded) -> Result<(), Error> {
+    /// The first that does not start; those before it are stopped again, in the way of `unwound`.
+    pub(crate) async fn start(&self, loaded: &Loaded, unwound: Ending) -> Result<(), Error> {
         let mut slots = self.inner.slots.lock().await;
         for at in 0..slots.len() {
             let section = loaded.section(slots[at].name());
             if let Err(error) = slots[at].start(&self.inner.land, section).await {
                 for slot in slots[..=at].iter_mut().rev() {
-                    slot.stop(Ending::Finish).await;
+                    slot.stop(unwound).await;
                 }
                 return Err(error);
             }
@@ -113,10 +113,21 @@ impl House {
 
     /// Restarts modules that panic, until the queue closes.
     pub(crate) async fn watch(self, mut faults: mpsc::Receiver<TaskFault>) {
-        while let Some(fault) = faults.recv().await {
+        let mut waiting = VecDeque::new();
+        loop {
+            let next = match waiting.pop_front() {
+                Some(fault) => Some(fault),
+                None => faults.recv().await,
+            };
+            let Some(fault) = next else { return };
             let mut slots = self.inner.slots.lock().await;
-            if let Some(slot) = slots.iter_mut().find(|slot| slot.name() == fault.module) {
-                slot.restart_after(&self.inner.land, &fault).await;
+            let slot = slots.iter_mut().find(|slot| slot.name() == fault.module);
+            if let Some(slot) = slot
+                && slot.end_after_panic().await
+            {
+                waiting.extend(std::iter::from_fn(|| faults.try_recv().ok()));
+                forget_those_with(&fault, &mut waiting);
+                slot.start_again_after(&self.inner.land, &fault).await;
             }
             self.publish(&slots);
         }
@@ -250,6 +261,11 @@ impl House {
     }
 }
 
+/// Several tasks of a module that fall over the same thing are one panic, and not one for each life that follows.
+fn forget_those_with(fault: &TaskFault, waiting: &mut VecDeque<TaskFault>) {
+    waiting.retain(|other| other.module != fault.module);
+}
+
 impl View {
     fn status(&self) -> ModuleStatus {
         let health = match (&self.running, &self.failed) {
@@ -267,5 +283,32 @@ impl View {
             since: self.since,
             restarts: self.restarts,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_that_fall_together_are_one_panic_of_their_module() {
+        let fault = |module, task| TaskFault {
+            module,
+            task,
+            message: "index out of bounds".to_owned(),
+        };
+        let first = fault("health", "probes");
+        let others = [
+            fault("health", "alerts"),
+            fault("registry", "sweep"),
+            fault("health", "status"),
+        ];
+        let mut waiting = VecDeque::from(others);
+        forget_those_with(&first, &mut waiting);
+        let left: Vec<_> = waiting
+            .iter()
+            .map(|fault| (fault.module, fault.task))
+            .collect();
+        assert_eq!(left, [("registry", "sweep")]);
     }
 }

@@ -191,3 +191,30 @@ async fn what_ends_while_the_host_is_away_is_known_when_it_is_back() {
     let stays = house.reaches("stays-1", InstanceState::Running).await;
     assert_eq!((stays.pid, stays.restarts), (Some(before["stays-1"]), 0));
 }
+
+#[tokio::test]
+async fn a_host_that_cannot_start_leaves_alone_what_an_earlier_one_started() {
+    let mut house = House::start(ALICIA, "services: {api: {command: [sleep, '1000']}}\n").await;
+    let before = pids(&house.all_running().await);
+    house.kill_host();
+    // The last module cannot open its database, when all the others run.
+    let database = |end: &str| house.data().join(format!("data/dashboard.db{end}"));
+    let [whole, log, shared] = ["", "-wal", "-shm"].map(database);
+    for path in [&log, &shared] {
+        // They are there only while there is something to write back.
+        fs::remove_file(path).ok();
+    }
+    let kept = fs::read(&whole).expect("a database");
+    fs::write(
+        &whole,
+        "this is no database, whatever its name says\n".repeat(200),
+    )
+    .expect("written");
+    house.spawn_host(&[]);
+    let ended = house.host_ended().await;
+    assert!(!ended.success(), "{}", house.host_log());
+    assert_eq!(house.processes_of("api"), [before["api-1"]]);
+    fs::write(&whole, kept).expect("written");
+    house.start_host().await;
+    assert_eq!(pids(&house.all_running().await), before);
+}

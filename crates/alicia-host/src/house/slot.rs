@@ -246,11 +246,18 @@ impl Slot {
         life.store.close().await;
     }
 
-    /// Starts again after a panic, unless that happened too often.
-    pub(crate) async fn restart_after(&mut self, land: &Land, fault: &TaskFault) {
-        let Some(life) = self.life.take() else { return };
+    /// Ends what is left after a panic. `false`: nothing ran.
+    pub(crate) async fn end_after_panic(&mut self) -> bool {
+        let Some(life) = self.life.take() else {
+            return false;
+        };
         // The panic may have left its state half changed: it is left alone, not asked to end in good order.
         self.clear(life).await;
+        true
+    }
+
+    /// Starts again after a panic, unless that happened too often.
+    pub(crate) async fn start_again_after(&mut self, land: &Land, fault: &TaskFault) {
         let now = land.clock().now();
         self.panics.retain(|at| now - *at < RESTART_WINDOW);
         self.panics.push_back(now);
