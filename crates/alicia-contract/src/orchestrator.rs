@@ -113,6 +113,9 @@ pub struct FleetRequest {
     /// For `deploy`: the text of the file; none: the host's own file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
+    /// For `deploy`: a version without any service is meant, and ends and removes everything.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_empty: bool,
     /// For `rollback`: the number of the deployment; none: the last good one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<u64>,

@@ -116,6 +116,7 @@ fn version_asked(request: &Request<FleetRequest, FleetAnswer>) -> Option<deploy:
         what,
         actor: actor(request),
         reason: query.reason,
+        allow_empty: query.allow_empty,
         // A message that is delivered twice asks once.
         key: request
             .envelope

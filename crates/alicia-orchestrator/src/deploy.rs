@@ -81,8 +81,16 @@ pub(crate) enum Error {
         "take the Idempotency-Key: deployment {0} was asked for with it, and is another version"
     )]
     KeyUsed(u64),
+    /// It would remove everything.
+    #[error(
+        "take a version without any service: {0} are in force, and all of them would be ended and removed; say \
+         `allow_empty` (`--allow-empty`) if that is meant"
+    )]
+    EmptyFleet(usize),
     /// There is no such service in the file.
-    #[error("update {0}: there is no such service in the file")]
+    #[error(
+        "update {0}: there is no such service in the file; `alicia ps` lists those that there are"
+    )]
     UnknownService(ServiceName),
 }
 
@@ -92,6 +100,8 @@ pub(crate) struct Asked {
     pub(crate) what: What,
     pub(crate) actor: String,
     pub(crate) reason: Option<String>,
+    /// A version without any service is meant, and no mistake.
+    pub(crate) allow_empty: bool,
     /// Asked twice with the same key, it is done once.
     pub(crate) key: Option<String>,
 }
@@ -155,15 +165,17 @@ pub(crate) async fn open(cx: &Context) -> Result<(Row, Opening), alicia_store::E
     let newest = deployments::newest(&cx.store).await?;
     let row = match newest {
         Some(row) if row.file_digest == file_digest => row,
+        // A file that was emptied by mistake ends nothing; how it differs is told.
+        Some(row) if cx.desk.has_host() && removes_everything(&row.effective, &file) => row,
         before => {
             let reason = match before {
                 Some(_) => "the file was changed while no host ran",
                 None => "the first start",
             };
-            let base = before.as_ref().map(|row| row.effective.clone());
-            let changed = touched(base.as_deref(), &file);
+            let in_force = before.as_ref().map(|row| row.effective.clone());
+            let changed = touched(in_force.as_deref(), &file);
             let mut row = new_row(cx, file.clone(), changed);
-            row.base = base;
+            row.base = before.as_ref().map(base_of);
             row.deployment.reason = Some(reason.to_owned());
             let action = action(cx, &row.deployment, "deploy", json!({ "file": "changed" }));
             row.deployment.number =
@@ -365,6 +377,9 @@ impl Deployer {
         if let Some(before) = self.asked_before(&asked, &version).await? {
             return Ok(before);
         }
+        if removes_everything(&newest.effective, &version.fleet) && !asked.allow_empty {
+            return Err(Error::EmptyFleet(newest.effective.services.len()));
+        }
         let mut plan = self.compare(&newest, &version.fleet).await?;
         plan.sections.clone_from(&version.sections);
         let unchanged = !plan.changes && version.sections.is_empty();
@@ -437,7 +452,15 @@ impl Deployer {
     async fn put_in_force(&self, row: &Row, candidate: Option<u64>) -> Result<(), Error> {
         self.publish(&row.deployment);
         let told = match candidate {
-            Some(id) => self.cx.desk.take(id).await,
+            Some(id) => match self.cx.desk.take(id).await {
+                Err(DeskError::Forgotten) => {
+                    tracing::warn!(
+                        "sections of the file wait for the next reload: it was read too long ago"
+                    );
+                    self.cx.desk.put(row.effective.clone()).await
+                }
+                told => told,
+            },
             None => self.cx.desk.put(row.effective.clone()).await,
         };
         // What is written down is done, whoever else hears of it.
@@ -541,7 +564,19 @@ fn base_of(newest: &Row) -> Arc<Fleet> {
     base.unwrap_or_else(|| newest.effective.clone())
 }
 
+/// A text that was cut off, or a file that was emptied, is good YAML and means that nothing is to run.
+fn removes_everything(in_force: &Fleet, wanted: &Fleet) -> bool {
+    wanted.services.is_empty() && !in_force.services.is_empty()
+}
+
 fn difference(file: &Fleet, newest: &Row) -> Option<String> {
+    if removes_everything(&newest.effective, file) {
+        return Some(format!(
+            "the file on disk has no services, and what runs is deployment {}: `alicia deploy --allow-empty` ends and \
+             removes everything",
+            newest.deployment.number
+        ));
+    }
     let differing = touched(Some(&newest.effective), file);
     if differing.is_empty() {
         return None;
@@ -554,7 +589,7 @@ fn difference(file: &Fleet, newest: &Row) -> Option<String> {
         more => format!(" and {more} more"),
     };
     Some(format!(
-        "the file on disk is not what runs (deployment {}): {}{more} differ; `alicia plan` shows how, `alicia deploy` \
+        "the file on disk is not what runs (deployment {}), it differs in {}{more}; `alicia plan` shows how, `alicia deploy` \
          takes the file over",
         newest.deployment.number,
         names.join(", ")
@@ -607,6 +642,11 @@ impl From<Error> for ApiError {
                 StatusCode::NOT_FOUND,
                 "orchestrator.unknown_deployment",
                 "No such deployment",
+            ),
+            Error::EmptyFleet(_) => refuse(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "orchestrator.empty_fleet",
+                "Everything would be removed",
             ),
             Error::UnknownService(_) => refuse(
                 StatusCode::NOT_FOUND,

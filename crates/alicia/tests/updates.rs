@@ -358,6 +358,50 @@ async fn what_was_deployed_stays_in_force_over_a_killed_host_until_the_file_chan
 }
 
 #[tokio::test]
+async fn a_version_without_services_ends_nothing_unless_somebody_says_that_it_is_meant() {
+    let mut house = House::start(ALICIA, FIRST).await;
+    let before = house.all_running().await;
+    let pids = |rows: &[alicia_contract::orchestrator::ProcessRow]| {
+        rows.iter().map(|row| row.pid).collect::<Vec<_>>()
+    };
+    let empty = json!({ "file": "" });
+    let (status, problem) = house.post("/api/orchestrator/deploy", &empty).await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (422, &json!("orchestrator.empty_fleet")),
+        "{problem}"
+    );
+    write(&house, "");
+    house
+        .says(&["deploy"])
+        .exits(1)
+        .tells(&["without any service: 2 are in force", "--allow-empty"]);
+    house
+        .says(&["plan"])
+        .exits(2)
+        .tells(&["api: stop", "db: stop"]);
+    // Read again, and found at the next start: it is told, and ends nothing.
+    let (status, problem) = house.post("/api/host/reload", &json!({})).await;
+    assert_eq!(status, 422, "{problem}");
+    assert!(problem.to_string().contains("has no services"), "{problem}");
+    house.kill_host();
+    house.start_host().await;
+    assert_eq!(pids(&house.all_running().await), pids(&before));
+    until("it is told", || async {
+        house
+            .says(&["status"])
+            .text()
+            .contains("the file on disk has no services")
+    })
+    .await;
+    house
+        .says(&["deploy", "--allow-empty", "--reason", "it moves"])
+        .exits(0)
+        .tells(&["api: stop", "done"]);
+    assert_eq!(house.rows().await.len(), 0);
+}
+
+#[tokio::test]
 async fn a_faulty_file_is_refused_with_its_faults_and_a_key_makes_a_request_good_once() {
     let house = House::start(ALICIA, FIRST).await;
     house.all_running().await;

@@ -29,6 +29,8 @@ const ROWS: u32 = 20;
 const KEY: &str = "idempotency-key";
 
 const FAULTY: &str = "The file has faults (`orchestrator.faulty_file`); nothing changed.";
+const REFUSED: &str = "The file has faults (`orchestrator.faulty_file`), or no services, and that was not said to be meant \
+                       (`orchestrator.empty_fleet`); nothing changed.";
 const WHAT: &str = "It is written down and under way; with `wait`, what became of it.";
 
 /// A version of the file.
@@ -57,6 +59,9 @@ pub(crate) struct DeployParams {
     wait: Option<Period>,
     /// Why, for the record and the audit log. At most 500 characters.
     reason: Option<String>,
+    /// A version without any service is meant: it ends and removes everything. Default: it is refused.
+    #[serde(default)]
+    allow_empty: bool,
 }
 
 /// A page of deployments.
@@ -130,7 +135,7 @@ pub(super) fn routes(api: Api<Arc<Orchestrator>>) -> Api<Arc<Orchestrator>> {
         change("/deploy", "Puts a version of the file in force.")
             .access(Access::Scope(Scope::Admin))
             .body::<FileBody>()
-            .refuses(422, FAULTY),
+            .refuses(422, REFUSED),
         deploy,
     )
     .with(
@@ -230,6 +235,7 @@ async fn run(
             what,
             actor,
             reason: params.reason,
+            allow_empty: params.allow_empty,
             key,
         })
         .await?;

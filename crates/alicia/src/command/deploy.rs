@@ -47,12 +47,16 @@ pub(crate) struct Plan {
 #[command(after_help = "Examples:
   alicia deploy --reason 'more workers'
   alicia deploy -f next.yaml
+  alicia deploy -f empty.yaml --allow-empty   end and remove everything
 
 Exit codes: 0 everything has come to rest as wanted, or nothing had to be done; 1 the file has faults, or some services
 failed or went back to what they had; 3 no fleet runs.")]
 pub(crate) struct Deploy {
     #[command(flatten)]
     source: Source,
+    /// A file without any service is meant: everything is ended and removed.
+    #[arg(long)]
+    allow_empty: bool,
     #[command(flatten)]
     how: How,
 }
@@ -172,7 +176,11 @@ pub(super) async fn plan(global: &Global, plan: &Plan) -> Outcome {
 
 pub(super) async fn deploy(global: &Global, deploy: &Deploy) -> Outcome {
     let body = deploy.source.body(global)?;
-    carry_out(global, "deploy", &body, &deploy.how).await
+    let path = match deploy.allow_empty {
+        true => "deploy?allow_empty=true",
+        false => "deploy",
+    };
+    carry_out(global, path, &body, &deploy.how).await
 }
 
 pub(super) async fn update(global: &Global, update: &Update) -> Outcome {
@@ -191,7 +199,10 @@ pub(super) async fn rollback(global: &Global, rollback: &Rollback) -> Outcome {
 async fn carry_out(global: &Global, path: &str, body: &Value, how: &How) -> Outcome {
     let api = ApiClient::find(global)?;
     let query = match &how.reason {
-        Some(reason) => format!("?reason={}", quoted(reason)),
+        Some(reason) => {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            format!("{separator}reason={}", quoted(reason))
+        }
         None => String::new(),
     };
     let mut answer: Answer = api
