@@ -22,7 +22,7 @@ use crate::command::explain::Explain;
   alicia bus sub 'alicia/#'    see everything that is said
   alicia check                 look for faults in the file
 
-Exit codes: 0 done, 1 it failed, 2 the command line or the file is wrong, 3 no fleet runs."
+Exit codes: 0 done, 1 it failed, 2 the command line or the file is wrong (plan: something would change), 3 no fleet runs."
 )]
 pub(crate) struct Cli {
     /// The same as --file, before the command: after it, `-f` is that of the command (`logs -f`).
@@ -69,7 +69,7 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Set a value of the file: `--set http.listen=127.0.0.1:4100`. May be given several times.
-    #[arg(long = "set", global = true, value_name = "NAME=VALUE")]
+    #[arg(long = "set", global = true, value_name = "NAME=VALUE", value_parser = name_and_value)]
     pub(crate) set: Vec<String>,
 }
 
@@ -82,6 +82,16 @@ impl Global {
             (pointer(name), value.to_owned())
         };
         self.set.iter().map(pair).collect()
+    }
+}
+
+/// A setting with its value, as one text.
+fn name_and_value(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "found `{text}`, expected a name, `=` and a value: http.listen=127.0.0.1:4100"
+        )),
     }
 }
 
@@ -116,6 +126,8 @@ pub(crate) enum Command {
     Pause(Targets),
     /// Let paused services go on, and start parked ones now.
     Resume(Targets),
+    /// Send a signal to the processes of a service.
+    Signal(crate::command::signal::Signal),
     /// Say why an instance is where it is: the chain of causes, as a story.
     Explain(Explain),
     /// Change the number of instances of a service.
@@ -277,6 +289,9 @@ pub(crate) struct Logs {
 
 /// Services or groups.
 #[derive(Debug, Args)]
+#[command(
+    after_help = "A group stands for all services that name it in `groups`. What is done by hand holds until `alicia down`."
+)]
 pub(crate) struct Targets {
     /// Services or groups; default: all.
     #[arg(value_name = "SERVICE")]
@@ -284,16 +299,24 @@ pub(crate) struct Targets {
     /// Return at once instead of waiting until it is done.
     #[arg(long)]
     pub(crate) no_wait: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
 }
 
 /// `alicia scale`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alicia scale api 3     holds until the file's `instances` changes")]
 pub(crate) struct Scale {
     /// The service.
     pub(crate) service: String,
     /// How many instances.
     #[arg(value_parser = clap::value_parser!(u32).range(0..=1000))]
     pub(crate) instances: u32,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
 }
 
 /// `alicia call`
@@ -336,7 +359,8 @@ pub(crate) struct Call {
   alicia agents                              who is there
   alicia agents --capability forecast        who has this capability
   alicia agents --label room=kitchen         who has this label
-  alicia agents --card 01j9…                 one of them as an A2A agent card"
+  alicia agents --card 01j9…                 one of them as an A2A agent card
+  alicia agents --remove 01j9…               forget one that is gone for good"
 )]
 pub(crate) struct Agents {
     /// One instance, by its id; without it all.
@@ -345,6 +369,9 @@ pub(crate) struct Agents {
     /// The A2A agent card of the instance.
     #[arg(long, requires = "instance")]
     pub(crate) card: bool,
+    /// Remove the instance: for one that is gone for good and does not say so.
+    #[arg(long, requires = "instance", conflicts_with = "card")]
+    pub(crate) remove: bool,
     /// Only those that have this capability.
     #[arg(long, value_name = "NAME")]
     pub(crate) capability: Option<String>,
@@ -413,6 +440,9 @@ pub(crate) enum Bus {
 
 /// `alicia bus pub`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alicia bus pub alicia/rooms/kitchen/light '{\"on\": true}'
+  alicia bus pub --retain alicia/house/mode away")]
 pub(crate) struct BusPub {
     /// The topic.
     pub(crate) topic: String,
@@ -451,6 +481,12 @@ pub(crate) struct BusSub {
 
 /// `alicia check`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alicia check                        what is wrong with ./alicia.yaml, all at once
+  alicia check --here                 and what this machine lacks for it
+  alicia --file other.yaml check --json
+
+Exit codes: 0 it is good, 2 it has faults.")]
 pub(crate) struct Check {
     /// Look at this machine too: programs, directories, ports.
     #[arg(long)]
@@ -475,6 +511,9 @@ pub(crate) enum Key {
 
 /// `alicia key create`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alicia key create prometheus --scope read
+  alicia key create night-shift --scope health:ack,orchestrator:restart --expires-days 30")]
 pub(crate) struct KeyCreate {
     /// Its name; also the user name on the bus.
     pub(crate) name: String,
@@ -496,6 +535,8 @@ pub(crate) enum New {
 
 /// `alicia new service`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:
+  alicia new service hello --lang python && alicia up -d && alicia call hello greet '{\"name\": \"Ada\"}'")]
 pub(crate) struct NewService {
     /// Its name: a-z, 0-9 and -.
     pub(crate) name: String,
@@ -518,6 +559,9 @@ pub(crate) enum Language {
 
 /// `alicia run`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  alicia run health                                   beside a host that has it switched off
+  alicia run health --bus mqtt://127.0.0.1:1883       on another broker")]
 pub(crate) struct RunModules {
     /// The modules.
     #[arg(required = true, value_name = "MODULE")]

@@ -26,6 +26,7 @@ mod ps;
 mod resolve;
 mod run;
 pub(crate) mod secret;
+pub(crate) mod signal;
 mod status;
 mod up;
 mod write;
@@ -72,6 +73,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Restart(targets) => wait_for(act::run(&global, act::Action::Restart, &targets)),
         Command::Pause(targets) => wait_for(act::run(&global, act::Action::Pause, &targets)),
         Command::Resume(targets) => wait_for(act::run(&global, act::Action::Resume, &targets)),
+        Command::Signal(signal) => wait_for(signal::run(&global, &signal)),
         Command::Explain(explain) => wait_for(explain::run(&global, &explain)),
         Command::Scale(scale) => wait_for(act::scale(&global, &scale)),
         Command::Call(call) => wait_for(call::run(&global, &call)),

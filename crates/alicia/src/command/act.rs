@@ -43,6 +43,7 @@ pub(super) async fn run(global: &Global, action: Action, targets: &Targets) -> O
     if !targets.no_wait {
         query.push(format!("wait={WAIT}"));
     }
+    query.extend(because(targets.reason.as_deref()));
     let path = format!("/api/orchestrator/{}?{}", action.verb(), query.join("&"));
     told(global, &api.post(&path, &json!({})).await?)
 }
@@ -56,10 +57,17 @@ pub(super) fn which(services: &[String]) -> String {
     }
 }
 
+/// The part of a query that says why.
+fn because(reason: Option<&str>) -> Option<String> {
+    reason.map(|reason| format!("reason={}", quoted(reason)))
+}
+
 pub(super) async fn scale(global: &Global, scale: &Scale) -> Outcome {
     let api = ApiClient::find(global)?;
+    let because = because(scale.reason.as_deref());
+    let because = because.map(|part| format!("&{part}")).unwrap_or_default();
     let path = format!(
-        "/api/orchestrator/scale/{}?wait={WAIT}",
+        "/api/orchestrator/scale/{}?wait={WAIT}{because}",
         quoted(&scale.service)
     );
     told(
@@ -101,7 +109,11 @@ fn told(global: &Global, told: &Told) -> Outcome {
     if global.json {
         show::json(told)?;
     } else {
-        println!("{}", told.answer.detail);
+        let done = match told.settled {
+            Some(true) => ": done",
+            _ => "",
+        };
+        println!("{}{done}", told.answer.detail);
         for ended in failed() {
             eprintln!("{} failed: {}", ended.instance, ended.reason);
         }

@@ -25,6 +25,9 @@ struct Page {
 
 pub(super) async fn run(global: &Global, agents: &Agents) -> Outcome {
     let api = ApiClient::find(global)?;
+    if let Some(instance) = agents.instance.as_ref().filter(|_| agents.remove) {
+        return remove(global, &api, instance).await;
+    }
     if let Some(instance) = &agents.instance {
         let card = if agents.card { "/card" } else { "" };
         let path = format!("/api/registry/agents/{}{card}", quoted(instance));
@@ -39,6 +42,17 @@ pub(super) async fn run(global: &Global, agents: &Agents) -> Outcome {
         println!("nobody who fits is registered");
     } else {
         table(&found).print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn remove(global: &Global, api: &ApiClient, instance: &str) -> Outcome {
+    let path = format!("/api/registry/agents/{}", quoted(instance));
+    let gone: RegisteredInstance = api.delete(&path).await?;
+    if global.json {
+        show::json(&gone)?;
+    } else {
+        println!("{} {instance} is removed", gone.registration.service);
     }
     Ok(ExitCode::SUCCESS)
 }
