@@ -134,4 +134,7 @@ pub struct HostFile {
     pub bus: Option<String>,
     /// The version of Alicia.
     pub version: String,
+    /// The directory of the file that it runs, so that nobody takes it for the host of another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<String>,
 }

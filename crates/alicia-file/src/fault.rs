@@ -100,7 +100,12 @@ impl fmt::Display for Origin {
         match self {
             Self::File { file, line, column } => write!(f, "{file}:{line}:{column}"),
             Self::Environment { variable } => write!(f, "environment variable {variable}"),
-            Self::Flag { flag } => write!(f, "flag {flag}"),
+            // As it was typed: `/http/listen=…` was `--set http.listen=…`.
+            Self::Flag { flag } => {
+                let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
+                let name = name.trim_start_matches('/').replace('/', ".");
+                write!(f, "--set {name}={value}")
+            }
             Self::Default => f.write_str("built-in default"),
             Self::Value => f.write_str("value"),
         }

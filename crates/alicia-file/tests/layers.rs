@@ -36,7 +36,7 @@ fn a_later_layer_wins_and_each_value_knows_its_own() {
         json!({"http": {"listen": "d", "open": true}, "log": {"level": "info"}})
     );
     let origin = |pointer: &str| document.origin(pointer).to_string();
-    assert_eq!(origin("/http/listen"), "flag /http/listen=d");
+    assert_eq!(origin("/http/listen"), "--set http.listen=d");
     assert_eq!(
         origin("/http/open"),
         "environment variable ALICIA_HTTP__OPEN"
@@ -120,7 +120,7 @@ fn what_cannot_be_set_says_why() {
     assert!(variable(&deep, "y")[0].ends_with("nested more than 64 levels deep"));
     assert_eq!(
         said(file().flags(pairs(&[("http.listen", "x")]))),
-        ["flag http.listen=x: found \"http.listen\", expected a pointer such as /http/listen"]
+        ["--set http.listen=x: found \"http.listen\", expected a pointer such as /http/listen"]
     );
 }
 

@@ -92,14 +92,22 @@ fn keys_and_sections() {
             "6:5: unknown key `healthcheck` | did you mean `readiness`?",
         ],
     );
+    // A key of compose that stands elsewhere here, and the same one where nobody would look for it.
+    check(
+        "version: '3'\nservices:\n  db:\n    image: postgres:16\n",
+        &[
+            "1:1: unknown key `version` | leave it away; `alicia import compose` takes a compose file over",
+            "4:5: unknown key `image` | write `container: {image: …}`",
+        ],
+    );
     // A key without one that is near: some are named, and how many more there are.
-    let yaml = "services:\n  api:\n    command: python3 api.py\n    image: nginx\n";
+    let yaml = "services:\n  api:\n    command: python3 api.py\n    zzzzzz: nginx\n";
     let found: Vec<String> = faults(yaml).iter().map(line).collect();
     let [fault] = &found[..] else {
         panic!("{found:?}")
     };
     assert!(
-        fault.starts_with("4:5: unknown key `image` | expected `"),
+        fault.starts_with("4:5: unknown key `zzzzzz` | expected `"),
         "{fault}"
     );
     assert!(fault.ends_with(" more"), "{fault}");

@@ -90,6 +90,9 @@ pub fn schema(modules: &[Spec]) -> Value {
     schema["additionalProperties"] = json!(false);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("alicia.yaml");
+    schema["description"] = json!(
+        "What runs in one house: its services, and how the parts that look after them are set."
+    );
     schema["$defs"] = Value::Object(generator.take_definitions(true));
     schema
 }
@@ -120,6 +123,7 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
     faults.extend(
         of_identity.map(|(pointer, text)| document.fault_at(&format!("/identity{pointer}"), text)),
     );
+    faults.extend(foreign_address(&settings, &document));
     for module in modules {
         let section = sections.get(module.name).cloned().unwrap_or_default();
         faults.extend((module.validate)(section, &fleet).into_iter().map(|fault| {
@@ -133,6 +137,19 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         base: base.to_owned(),
         document,
         sections,
+    })
+}
+
+/// Without TLS only addresses of this machine are listened on.
+fn foreign_address(settings: &Settings, document: &Document) -> Option<Fault> {
+    let listen = settings.http.listen;
+    (!listen.ip().is_loopback()).then(|| {
+        let message = format!(
+            "found {listen}, expected an address of this machine (127.0.0.0/8, [::1]), as there is no TLS yet"
+        );
+        document
+            .fault_at("/http/listen", message)
+            .with_hint("write `127.0.0.1:4000`; others reach it through a proxy with TLS".to_owned())
     })
 }
 

@@ -34,7 +34,8 @@ impl ApiClient {
             Some(text.trim().to_owned())
         });
         let base = match &global.api {
-            Some(api) => api.trim_end_matches('/').to_owned(),
+            Some(api) if api.contains("://") => api.trim_end_matches('/').to_owned(),
+            Some(api) => format!("http://{}", api.trim_end_matches('/')),
             None => {
                 let host = place::running_host(&paths).ok_or_else(|| {
                     Failure::NoHost(format!(

@@ -141,15 +141,7 @@ fn colour_bytes(text: &str) -> Option<usize> {
 /// The table of `alicia ps`.
 pub(crate) fn processes(rows: &[ProcessRow], now: f64) -> Table {
     let mut table = Table::new(&[
-        "INSTANCE",
-        "STATE",
-        "SINCE",
-        "PID",
-        "RESTARTS",
-        "CPU",
-        "MEMORY",
-        "HEALTH",
-        "LAST EXIT",
+        "INSTANCE", "STATE", "SINCE", "PID", "RESTARTS", "CPU", "MEMORY", "HEALTH", "WHY",
     ]);
     for row in rows {
         table.row([
@@ -170,10 +162,30 @@ pub(crate) fn processes(rows: &[ProcessRow], now: f64) -> Table {
     table
 }
 
+/// What a reason ends with where a next start is planned.
+const NEXT_TRY: &str = "; the next try is in";
+
 /// The last column: what a person should know first of this instance.
 fn last_of(row: &ProcessRow, now: f64) -> String {
     let mut parts = Vec::new();
-    if let Some(exit) = &row.exit {
+    // What waits, is parked or has failed says why, which may be more than how it ended.
+    let says_why = !matches!(
+        row.state,
+        InstanceState::Running | InstanceState::Completed | InstanceState::Stopped
+    );
+    let ended = row.exit.as_ref();
+    if says_why
+        && !row.reason.is_empty()
+        && ended.is_none_or(|exit| exit.cause == row.reason || !exit.cause.contains(&row.reason))
+    {
+        // The time of the next start is told as it runs down.
+        let reason = match row.next_start {
+            Some(_) => row.reason.split(NEXT_TRY).next().unwrap_or_default(),
+            None => &row.reason,
+        };
+        parts.push(reason.to_owned());
+    }
+    if let Some(exit) = ended.filter(|exit| !row.reason.contains(&exit.cause) || !says_why) {
         parts.push(format!(
             "{} ({} ago)",
             exit.cause,
@@ -335,6 +347,59 @@ mod tests {
         assert_eq!(bytes(1_023), "1023B");
         assert_eq!(bytes(1_536), "1.5KiB");
         assert_eq!(bytes(u64::MAX), "16777216.0TiB");
+    }
+
+    #[test]
+    fn what_does_not_run_says_why() {
+        let row = |state: InstanceState, reason: &str, cause: Option<&str>| {
+            let exit = cause.map(|cause| alicia_contract::orchestrator::Exit {
+                cause: cause.to_owned(),
+                at: 90.0,
+                ..Default::default()
+            });
+            let row = ProcessRow {
+                service: alicia_contract::ServiceName::new("api").expect("a name"),
+                instance: "api-1".to_owned(),
+                state,
+                pid: None,
+                restarts: 0,
+                since: 0.0,
+                exit,
+                health: None,
+                cpu: None,
+                memory_bytes: None,
+                limits: Vec::new(),
+                reason: reason.to_owned(),
+                next_start: None,
+                says: None,
+                attention: None,
+            };
+            last_of(&row, 100.0)
+        };
+        assert_eq!(
+            row(InstanceState::Waiting, "waits for db", None),
+            "waits for db"
+        );
+        let ended = row(InstanceState::Running, "ready", Some("exit code 3"));
+        assert_eq!(ended, "exit code 3 (10s ago)");
+        let failed = row(
+            InstanceState::Failed,
+            "exit code 3, six times",
+            Some("exit code 3"),
+        );
+        assert_eq!(failed, "exit code 3, six times");
+        let same = row(InstanceState::Parked, "exit code 75", Some("exit code 75"));
+        assert_eq!(same, "exit code 75");
+        let parked = row(InstanceState::Parked, "a limit", Some("exit code 75"));
+        assert_eq!(parked, "a limit; exit code 75 (10s ago)");
+        assert_eq!(
+            row(
+                InstanceState::Backoff,
+                "exit code 3",
+                Some("exit code 3: no")
+            ),
+            "exit code 3: no (10s ago)"
+        );
     }
 
     #[test]

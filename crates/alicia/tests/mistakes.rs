@@ -79,6 +79,18 @@ fn mistakes_in_the_file_name_their_place_and_the_remedy() {
         &["alicia.yaml:4:14", "`always`, `on-failure` or `never`"],
     );
     refused(
+        "services:\n  db:\n    image: postgres:16\n",
+        &[
+            "alicia.yaml:3:5",
+            "unknown key `image`",
+            "container: {image: …}",
+        ],
+    );
+    refused(
+        "services:\n  db:\n    container: {}\n",
+        &["has no `image`", "for example `postgres:16`)"],
+    );
+    refused(
         "modules:\n  helth: {enabled: false}\n",
         &[
             "alicia.yaml:2:3",
@@ -242,6 +254,70 @@ fn without_a_host_every_command_that_needs_one_says_so() {
         .says(&["--api", "http://127.0.0.1:9", "ps"])
         .exits(3)
         .tells(&["http://127.0.0.1:9"]);
+}
+
+#[test]
+fn addresses_of_other_machines_are_refused_by_check() {
+    // Not in a house: that has ports of its own, over the file.
+    let check = |file: &str, words: &[&str]| {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("alicia.yaml");
+        std::fs::write(&path, file).expect("the file is ours");
+        let output = std::process::Command::new(ALICIA)
+            .arg("--file")
+            .arg(&path)
+            .arg("check")
+            .output()
+            .expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        for word in words {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+    };
+    for (section, at) in [("http", "1:16"), ("broker", "1:18")] {
+        let file = format!("{section}: {{listen: '0.0.0.0:4000'}}\n");
+        check(&file, &[at, "0.0.0.0:4000", "127.0.0.0/8", "no TLS"]);
+    }
+}
+
+#[test]
+fn settings_on_the_command_line_are_named_as_they_were_typed() {
+    let house = House::new(ALICIA, "services: {a: {command: sleep 9}}\n");
+    house
+        .says(&["--set", "http.listn=127.0.0.1:0", "check"])
+        .exits(2)
+        .tells(&["--set http.listn=127.0.0.1:0", "did you mean `listen`?"]);
+    house
+        .says(&["--set", "http.listen", "check"])
+        .exits(2)
+        .tells(&["`http.listen`", "a name, `=` and a value"]);
+}
+
+#[tokio::test]
+async fn the_file_of_another_directory_is_not_taken_for_that_of_the_running_fleet() {
+    let house = House::start(ALICIA, "services: {web: {command: [sleep, '1000']}}\n").await;
+    house.all_running().await;
+    let elsewhere = House::new(ALICIA, "services: {other: {command: [sleep, '1000']}}\n");
+    let output = std::process::Command::new(ALICIA)
+        .arg("--data")
+        .arg(house.data())
+        .args(["up", "-d"])
+        .current_dir(elsewhere.path())
+        .env("HOME", elsewhere.path())
+        .output()
+        .expect("it runs");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for said in [
+        &*house.path().to_string_lossy(),
+        "alicia down",
+        "--data DIR",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    // In its own directory it goes on as ever.
+    house.says(&["up", "-d"]).exits(0).tells(&["runs already"]);
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ impl NotifySpec {
     }
 }
 
+/// What it says by `sd_notify(3)` on its `NOTIFY_SOCKET`. `true` stands for `{}`.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Settings {

@@ -49,8 +49,38 @@ pub(super) fn meant<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
         .or_else(|| nearest(key, known.iter().copied()))
 }
 
+/// Keys of compose files and units that stand elsewhere here, and where.
+const ELSEWHERE: [(&str, &str); 12] = [
+    ("image", "write `container: {image: …}`"),
+    (
+        "build",
+        "build the image first, then write `container: {image: …}`",
+    ),
+    ("volumes", "write `container: {image: …, volumes: […]}`"),
+    ("mem_limit", "write `limits: {memory: 512MiB}`"),
+    ("memory", "write `limits: {memory: 512MiB}`"),
+    ("cpus", "write `limits: {cpu: 1.5}`"),
+    ("pids_limit", "write `limits: {processes: 100}`"),
+    (
+        "cap_add",
+        "write `container: {image: …, capabilities_add: […]}`",
+    ),
+    ("stop_signal", "write `stop: {signal: SIGTERM}`"),
+    ("stop_grace_period", "write `stop: {grace: 10s}`"),
+    ("deploy", "write `instances:` and `limits:`"),
+    (
+        "version",
+        "leave it away; `alicia import compose` takes a compose file over",
+    ),
+];
+
 /// A key that the schema does not know.
 pub(super) fn for_unknown_key(key: &str, known: &[&str]) -> String {
+    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == key);
+    let is_of_ours = known.contains(&"services") || known.contains(&"depends_on");
+    if let Some((_, hint)) = elsewhere.filter(|_| is_of_ours) {
+        return (*hint).to_owned();
+    }
     match meant(key, known) {
         Some(name) => format!("did you mean `{name}`?"),
         None if known.is_empty() => "remove it".to_owned(),

@@ -200,6 +200,9 @@ impl Translator<'_> {
 
 /// A description without what follows its first sentence.
 fn first_sentence(text: &str) -> &str {
-    let end = text.find(['.', ':', '\n']).unwrap_or(text.len());
-    text[..end].trim()
+    let ends = [". ", ": ", ".\n", ":\n", "\n"];
+    let end = ends.iter().filter_map(|end| text.find(end)).min();
+    text[..end.unwrap_or(text.len())]
+        .trim()
+        .trim_end_matches('.')
 }

@@ -5,8 +5,10 @@ mod settle;
 mod table;
 
 use std::io::IsTerminal;
+use std::path::Path;
 use std::process::ExitCode;
 
+use alicia_contract::platform::HostFile;
 use alicia_host::{Host, HostHandle, HostOptions, Loaded, Reread};
 use alicia_identity::Identity;
 use alicia_module::{Clock, Paths};
@@ -17,7 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::api::ApiClient;
 use crate::cli::{Global, Up};
 use crate::error_pages::ERROR_PAGES;
-use crate::failure::{EXIT_FAILED, Outcome};
+use crate::failure::{EXIT_FAILED, Failure, Outcome};
 use crate::log::{self, Beside};
 use crate::modules::MODULES;
 use crate::place::{self, FleetFile};
@@ -28,8 +30,11 @@ const OWN_NAME: &str = "command-line";
 pub(super) fn run(global: &Global, up: &Up) -> Outcome {
     let loaded = place::load_file(global)?;
     let paths = Paths::new(place::data_directory(global, Some(&loaded))?, &loaded.base);
-    if !up.background && place::running_host(&paths).is_some() {
-        return super::wait_for(settle::join(global, up));
+    if !up.background
+        && let Some(host) = place::running_host(&paths)
+    {
+        refuse_other_fleet(global, &host, &paths)?;
+        return super::wait_for(settle::join(global, up, host.directory.as_deref()));
     }
     if up.detach {
         return super::wait_for(background::run(global, up, &paths));
@@ -47,6 +52,24 @@ pub(super) fn run(global: &Global, up: &Up) -> Outcome {
         .build()
         .context("start the runtime")?;
     runtime.block_on(host(global, up, loaded, &paths, has_table))
+}
+
+/// The file of this directory is not taken over by a host that runs the file of another one: nothing of it would start.
+fn refuse_other_fleet(global: &Global, host: &HostFile, paths: &Paths) -> Outcome<()> {
+    let (FleetFile::Path(file), Some(theirs)) = (FleetFile::find(global), &host.directory) else {
+        return Ok(());
+    };
+    let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if whole(paths.base()) == whole(Path::new(theirs)) {
+        return Ok(());
+    }
+    Err(Failure::Other(anyhow::anyhow!(
+        "start the fleet of {}: the data directory {} is that of the fleet in {theirs}, which runs (pid {}); end that one with \
+         `alicia down`, or give this one a data directory of its own: `data:` in the file, or --data DIR",
+        file.display(),
+        paths.data().display(),
+        host.pid
+    )))
 }
 
 /// The life of the host.

@@ -15,12 +15,13 @@ use crate::show;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// `up` where a host runs already: it takes the file over and starts what is asked for.
-pub(super) async fn join(global: &Global, up: &Up) -> Outcome {
+pub(super) async fn join(global: &Global, up: &Up, directory: Option<&str>) -> Outcome {
     let api = ApiClient::find(global)?;
     if !global.json {
         println!(
-            "a fleet runs already at {}; it takes the file over",
-            api.base()
+            "a fleet runs already at {}; it reads its file again{}",
+            api.base(),
+            directory.map_or_else(String::new, |directory| format!(", in {directory}"))
         );
     }
     let _: Value = api.post("/api/host/reload", &json!({})).await?;
