@@ -173,12 +173,20 @@ fn worst_first(alerts: &[Alert]) -> Vec<&Alert> {
     sorted
 }
 
+/// `1 more is`, `2 more are`.
+fn more(count: usize) -> String {
+    match count {
+        1 => "1 more is".to_owned(),
+        _ => format!("{count} more are"),
+    }
+}
+
 /// What is over, folded away.
 fn over(resolved: &[Alert], now: f64) -> Markup {
     html! {
         @if !resolved.is_empty() {
             details id="over" {
-                summary id="over-summary" { (resolved.len()) " more are over" }
+                summary id="over-summary" { (more(resolved.len())) " over" }
                 ul.alerts { @for alert in resolved { (alert_item(alert, now)) } }
             }
         }
@@ -251,7 +259,7 @@ fn held_back(picture: &Picture) -> Markup {
     html! {
         @if !held_back.is_empty() {
             details id="held-back" {
-                summary id="held-back-summary" { (held_back.len()) " more are held back because of their cause" }
+                summary id="held-back-summary" { (more(held_back.len())) " held back because of what is the cause" }
                 ul {
                     @for held in held_back {
                         li {

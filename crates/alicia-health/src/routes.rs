@@ -114,5 +114,8 @@ fn limit(asked: Option<u32>) -> Result<u32, ApiError> {
 }
 
 fn no_service(name: &str) -> ApiError {
-    ApiError::not_found("health", format!("no service named {name} is watched"))
+    ApiError::not_found(
+        "health",
+        format!("no service named {name} is watched; `alicia health` lists those that are"),
+    )
 }

@@ -148,6 +148,8 @@ fn strip(days: &[Spans]) -> Markup {
         .count();
     let text = match known {
         0 => "Nothing is known of the last 90 days.".to_owned(),
+        1 if whole == 1 => "On the one day that is known, it worked all the time.".to_owned(),
+        1 => "On the one day that is known, it did not work all the time.".to_owned(),
         known => format!("Of {known} days that are known, it worked all the time on {whole}."),
     };
     let width = days.len() * 4;
@@ -283,7 +285,7 @@ mod tests {
         let text = page(&config, &[line(HealthState::Healthy)], 3_600.0);
         assert!(text.contains("<h1>House &lt;of&gt; cards</h1>"), "{text}");
         assert!(text.contains("All services work."));
-        assert!(text.contains("Of 1 days that are known, it worked all the time on 1."));
+        assert!(text.contains("On the one day that is known, it worked all the time."));
         assert!(text.contains("<td>100 %</td>"));
         assert!(!text.contains("<script"));
         let text = page(

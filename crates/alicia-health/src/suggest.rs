@@ -70,6 +70,13 @@ use ExitCause as Class;
 /// The rules; the first that fits decides what an alert says.
 const RULES: &[Rule] = &[
     Rule {
+        name: "secret_missing",
+        classes: &[],
+        marks: &["alicia secret set"],
+        advice: "a secret that it needs is not stored: store it, then start it",
+        command: Run::Text("alicia secret list"),
+    },
+    Rule {
         name: "out_of_memory",
         classes: &[Class::OutOfMemory],
         marks: &[

@@ -15,7 +15,7 @@ pub(super) fn none(service: &ServiceStatus) -> Markup {
     html! {
         tr {
             th scope="row" { a href={ "/services/" (service.service) } { (service.service) } }
-            td.state { span.mark.off { "no instances" } " " span.quiet { (service.wanted) " wanted now" } }
+            td.state { span.mark.off { "no instances" } @if service.wanted == 0 { " " span.quiet { "none is wanted now" } } }
             td colspan="6" {}
         }
     }

@@ -181,7 +181,10 @@ impl Config {
                         None => {
                             let known: Vec<&str> =
                                 self.channels.keys().map(|name| name.as_str()).collect();
-                            let known = known.join(", ");
+                            let known = match known.as_slice() {
+                                [] => "`health.channels` has none".to_owned(),
+                                known => known.join(", "),
+                            };
                             faults
                                 .add(&place, format!("found {name}, expected a channel: {known}"));
                         }

@@ -102,7 +102,14 @@ pub(super) async fn one(
         .read(move |connection| store::get(connection, &wanted))
         .await;
     let alert = read.map_err(|error| ApiError::internal("health", &error))?;
-    let none = || ApiError::not_found("health", format!("there is no alert with the id {id}"));
+    let none = || {
+        ApiError::not_found(
+            "health",
+            format!(
+                "there is no alert with the id {id}; `alicia alerts --all` lists those that are kept"
+            ),
+        )
+    };
     Ok(Answer(
         module.office.notifier.shown(alert.ok_or_else(none)?),
     ))
