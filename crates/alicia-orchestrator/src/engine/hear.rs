@@ -7,10 +7,11 @@ use alicia_contract::orchestrator::{Exit, InstanceState};
 use alicia_contract::{Epoch, InstanceId, ServiceName};
 use alicia_failpoint::failpoint;
 use alicia_identity::Process;
+use alicia_keeper::logs::{Filter, read_last};
 use alicia_keeper::protocol;
 
 use super::link::Linked;
-use super::{Engine, Killed, container, convert, launch, record};
+use super::{Engine, Killed, container, convert, launch};
 use crate::core::Core;
 use crate::core::cause::{self, Said};
 use crate::core::event::{Event, Memory, Remembered, SlotId};
@@ -220,12 +221,20 @@ impl Engine {
     /// What the last lines of a run say of its end, where nothing better does. The keeper has written them
     /// before it told of the end; they are read here and now, because what follows depends on them.
     fn output_of(&self, instance: &InstanceId, exit: &Exit) -> Option<Said> {
-        let slot = self.held.get(instance)?.slot.as_ref()?;
+        let held = self.held.get(instance)?;
+        let slot = held.slot.as_ref()?;
         let spec = self.core.spec_of(slot)?;
         if !cause::wants_output(&spec, exit) {
             return None;
         }
-        let lines = record::last_lines_of(&self.cx.paths, slot, cause::output::LINES_MAX);
+        // What the run before it said in the same file is no cause of this end.
+        let of_this_run = Filter {
+            since_unix_us: Some(held.started_unix_ms.saturating_mul(1_000)),
+            ..Filter::default()
+        };
+        let path = launch::log_path(&self.cx.paths, &slot.service, slot.slot);
+        let lines = read_last(&path, cause::output::LINES_MAX, &of_this_run).unwrap_or_default();
+        let lines: Vec<String> = lines.into_iter().map(|line| line.text).collect();
         cause::output::read(&lines, exit.at)
     }
 

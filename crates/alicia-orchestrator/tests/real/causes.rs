@@ -83,6 +83,19 @@ async fn the_last_lines_tell_what_nothing_else_does() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_run_said_is_no_cause_of_a_later_end() {
+    let first = "echo 'error: HTTP 429 Too Many Requests (retry-after: 1)' >&2";
+    let script = format!("[ -e ran ] || {{ touch ran; {first}; }}; exit 1");
+    let never = json!({ "starts": 1, "give_up": true });
+    let house = House::new(json!({ "agent": { "command": shell(&script), "start_limit": never } }));
+    let house = house.await;
+    house.until("agent", 1, |it| it.state == Parked).await;
+    let failed = house.until("agent", 1, |it| it.state == Failed).await;
+    assert_eq!(failed.exit.expect("it ended").class, ExitCause::Crash);
+    house.finish().await;
+}
+
+#[tokio::test]
 async fn it_is_ready_when_it_says_so_and_its_watchdog_must_be_fed() {
     let Some(command) = speaker(
         "say('STATUS=loads a model')\n\
