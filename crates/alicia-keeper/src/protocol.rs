@@ -20,7 +20,7 @@ pub use instance::{
     Containment, Exit, ExitStatus, InstanceInfo, InstanceState, ListenerInfo, Stats, Usage,
 };
 pub use limit::{HeldBy, LimitState};
-pub use sandbox::{FileAccess, NetworkAccess, Sandbox};
+pub use sandbox::{FileAccess, NetworkAccess, OwnFiles, Sandbox};
 pub use spec::is_name;
 pub use spec::{
     Limits, LogSpec, PASSED_FIRST, PassedDirectory, PassedFile, ResourceLimit, StartSpec, StopSpec,

@@ -20,12 +20,12 @@ pub struct SandboxSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub read_only: Option<Vec<String>>,
     /// Paths below which files may be read, written, made and removed. Given (or with `read_only`):
-    /// nothing else can be written but `/dev/null` and its like.
+    /// nothing else can be written but `/dev/null` and its like, and the directory of the `session`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub writable: Option<Vec<String>>,
     /// Paths inside of what is allowed that cannot be opened all the same (their names can be listed); they
-    /// must exist. Nothing new can be made in the directories above them. Without lists of files, hide the data directory of Alicia from a
-    /// service of the same user.
+    /// must exist. Nothing new can be made in the directories above them. Without lists of files, hide the data directory of
+    /// Alicia from a service of the same user; its own token and the directory of its `session` stay open to it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<String>,
     /// Only what is listed: the directories of the system and the working directory are not added.

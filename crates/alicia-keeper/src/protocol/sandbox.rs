@@ -21,6 +21,9 @@ pub struct Sandbox {
     /// the directories above them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<PathBuf>,
+    /// What it was given, and may use although it is hidden.
+    #[serde(skip_serializing_if = "OwnFiles::is_empty")]
+    pub own: OwnFiles,
     /// Which TCP ports. Without: no restriction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkAccess>,
@@ -40,6 +43,7 @@ impl Default for Sandbox {
             no_new_privileges: true,
             files: None,
             hidden: Vec::new(),
+            own: OwnFiles::default(),
             network: None,
             scoped: true,
             filter_system_calls: true,
@@ -60,6 +64,22 @@ pub struct FileAccess {
     pub writable: Vec<PathBuf>,
     /// Adds the directories of the system to `read_only`, so that programs start: `/usr`, `/etc`, `/proc`, ….
     pub with_system: bool,
+}
+
+/// Files of the instance's own, wherever they lie. Paths are absolute and must exist.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct OwnFiles {
+    /// May be read.
+    pub read_only: Vec<PathBuf>,
+    /// May be read, written, made and removed.
+    pub writable: Vec<PathBuf>,
+}
+
+impl OwnFiles {
+    fn is_empty(&self) -> bool {
+        self.read_only.is_empty() && self.writable.is_empty()
+    }
 }
 
 /// TCP ports of any address. What is not TCP is refused, but for Unix sockets and the route socket of the

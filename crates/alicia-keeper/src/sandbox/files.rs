@@ -56,6 +56,12 @@ pub(super) fn rules(
         count: 0,
     };
     rules.devices(wanted.files.is_none())?;
+    for path in &wanted.own.read_only {
+        rules.allow(&canonical(path)?, FileRights::READ)?;
+    }
+    for path in &wanted.own.writable {
+        rules.allow(&canonical(path)?, FileRights::WRITE)?;
+    }
     let Some(files) = &wanted.files else {
         return rules.everything();
     };

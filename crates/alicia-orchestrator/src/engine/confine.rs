@@ -8,7 +8,7 @@ use alicia_contract::fleet::{
 };
 use alicia_contract::orchestrator::LimitHeld;
 use alicia_keeper::protocol::{
-    FileAccess, LimitState, NetworkAccess, ResourceLimit, Sandbox, StartSpec,
+    FileAccess, LimitState, NetworkAccess, OwnFiles, ResourceLimit, Sandbox, StartSpec,
 };
 
 /// Variables whose address a confined instance may always connect to.
@@ -21,6 +21,8 @@ pub(super) struct Own<'a> {
     pub(super) ports: &'a [u16],
     /// It may read its token.
     pub(super) token_file: Option<PathBuf>,
+    /// It may write to the directory of its session.
+    pub(super) state: Option<PathBuf>,
 }
 
 /// Sets limits and sandbox of a start that is otherwise complete. Relative paths count from `base`.
@@ -37,6 +39,10 @@ pub(super) fn confine(start: &mut StartSpec, spec: &ServiceSpec, own: &Own<'_>, 
         no_new_privileges: sandbox.no_new_privileges,
         files: files(sandbox, start, own, base),
         hidden: sandbox.hidden.iter().map(|path| base.join(path)).collect(),
+        own: OwnFiles {
+            read_only: own.token_file.iter().cloned().collect(),
+            writable: own.state.iter().cloned().collect(),
+        },
         network: network(&sandbox.network, start, own.ports),
         scoped: sandbox.scoped,
         filter_system_calls: sandbox.system_calls == SystemCalls::Default,
@@ -102,6 +108,7 @@ fn files(
         if !sandbox.strict {
             paths.push(start.directory.clone());
         }
+        // A keeper from before this host knows no files of an instance's own.
         paths.extend(own.token_file.clone());
     }
     Some(FileAccess {
@@ -169,6 +176,7 @@ mod tests {
         let own = Own {
             ports: &[8080],
             token_file: Some(PathBuf::from("/data/token")),
+            state: spec.session.is_some().then(|| PathBuf::from("/data/state")),
         };
         confine(&mut start, &spec, &own, Path::new("/fleet"));
         start
@@ -203,21 +211,33 @@ mod tests {
                 .sandbox
                 .expect("has one")
         };
-        assert_eq!(sandbox(json!({})), Sandbox::default());
+        let own = OwnFiles {
+            read_only: vec![PathBuf::from("/data/token")],
+            writable: Vec::new(),
+        };
+        let default = Sandbox {
+            own,
+            ..Sandbox::default()
+        };
+        assert_eq!(sandbox(json!({})), default);
         let paths = |texts: &[&str]| texts.iter().map(PathBuf::from).collect::<Vec<_>>();
         let files = sandbox(json!({"writable": ["state", "/tmp"]}))
             .files
             .expect("has");
         assert_eq!(files.writable, paths(&["/fleet/state", "/tmp"]));
         assert_eq!(files.read_only, None);
+        let session = json!({"session": {}, "sandbox": {"writable": ["/tmp"]}});
+        let own = confined(session).sandbox.expect("has one").own;
+        let expect = (paths(&["/data/token"]), paths(&["/data/state"]));
+        assert_eq!((own.read_only, own.writable), expect);
         let hidden = sandbox(json!({"hidden": ["keys", "/data"]})).hidden;
         assert_eq!(hidden, paths(&["/fleet/keys", "/data"]));
         let files = sandbox(json!({"read_only": ["x"]})).files.expect("has");
         let expect = paths(&["/fleet/x", "/srv/a", "/data/token"]);
         assert_eq!((files.read_only, files.with_system), (Some(expect), true));
         let files = sandbox(json!({"strict": true})).files.expect("has");
-        let expect = paths(&["/data/token"]);
-        assert_eq!((files.read_only, files.with_system), (Some(expect), false));
+        let expect = (Some(paths(&["/data/token"])), false);
+        assert_eq!((files.read_only, files.with_system), expect);
     }
 
     #[test]

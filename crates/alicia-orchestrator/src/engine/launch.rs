@@ -150,6 +150,10 @@ impl Launch {
         let own = Own {
             ports: &ports,
             token_file: self.own_token_file(),
+            state: spec
+                .session
+                .is_some()
+                .then(|| session::directory(paths, &spawn.slot)),
         };
         confine::confine(&mut start, spec, &own, paths.base());
         if let Some(container) = &spec.container {
