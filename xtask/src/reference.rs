@@ -223,7 +223,7 @@ impl Book<'_> {
 
     /// The words that keys may have, each with what it means; once for keys that have the same ones.
     fn words(&self, mapping: &Value, keys: &[&str], text: &mut String) -> anyhow::Result<()> {
-        let mut lists: Vec<(Vec<String>, Vec<(&str, &str)>)> = Vec::new();
+        let mut lists: Vec<(Vec<String>, kind::Words<'_>)> = Vec::new();
         for key in keys {
             let words = kind::words(self.schema, &mapping["properties"][*key]);
             let key = format!("`{key}`");

@@ -146,8 +146,11 @@ pub(super) fn default(schema: &Value, value: &Value) -> String {
     }
 }
 
-/// The words that a value may be, or that it may list, each with what it means.
-pub(super) fn words<'s>(schema: &'s Value, value: &'s Value) -> Vec<(&'s str, &'s str)> {
+/// Words, each with what it means.
+pub(super) type Words<'s> = Vec<(&'s str, &'s str)>;
+
+/// The words that a value may be, or that it may list.
+pub(super) fn words<'s>(schema: &'s Value, value: &'s Value) -> Words<'s> {
     if let Some(inner) = definition(schema, value) {
         return words(schema, inner);
     }
