@@ -123,24 +123,52 @@ pub(crate) async fn insert(
 ) -> Result<u64, Error> {
     store
         .write(move |tx| -> Result<u64, Error> {
-            let last: i64 = tx.query_row("SELECT coalesce(max(number), 0) FROM deployment", [], |row| row.get(0))?;
-            let number = last + 1;
-            let under_way = word(&DeploymentState::UnderWay);
-            tx.execute(
-                "UPDATE deployment SET state = ?1, detail = ?2, ended = ?3, base = NULL WHERE state = ?4",
-                params![
-                    word(&DeploymentState::Superseded),
-                    format!("deployment {number} came before it was done"),
-                    row.deployment.at,
-                    under_way,
-                ],
+            let last: i64 = tx.query_row(
+                "SELECT coalesce(max(number), 0) FROM deployment",
+                [],
+                |row| row.get(0),
             )?;
+            let number = last + 1;
+            supersede(tx, number, row.deployment.at)?;
             write(tx, number, &row, key.as_deref())?;
-            tx.execute("DELETE FROM deployment WHERE number <= ?1 - ?2", params![number, DEPLOYMENTS_MAX])?;
+            tx.execute(
+                "DELETE FROM deployment WHERE number <= ?1 - ?2",
+                params![number, DEPLOYMENTS_MAX],
+            )?;
             append_audit(tx, &action)?;
             Ok(number.cast_unsigned())
         })
         .await
+}
+
+/// Whatever is under way is overtaken, and so are those of its services that have not come to their end.
+fn supersede(tx: &Transaction<'_>, by: i64, at: f64) -> Result<(), Error> {
+    let under_way = word(&DeploymentState::UnderWay);
+    let mut statement =
+        tx.prepare_cached("SELECT number, services FROM deployment WHERE state = ?1")?;
+    let found = statement
+        .query_map([under_way], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<Result<Vec<(i64, String)>, _>>()?;
+    for (number, services) in found {
+        let mut services: BTreeMap<ServiceName, ServiceOutcome> = serde_json::from_str(&services)?;
+        for outcome in services.values_mut() {
+            if outcome.state == DeploymentState::UnderWay {
+                outcome.state = DeploymentState::Superseded;
+            }
+        }
+        tx.execute(
+            "UPDATE deployment SET state = ?2, detail = ?3, ended = ?4, services = ?5, base = NULL
+             WHERE number = ?1",
+            params![
+                number,
+                word(&DeploymentState::Superseded),
+                format!("deployment {by} came before it was done"),
+                at,
+                serde_json::to_string(&services)?,
+            ],
+        )?;
+    }
+    Ok(())
 }
 
 /// Writes how it goes on.
@@ -288,4 +316,89 @@ fn decode(raw: Raw) -> Result<Row, Error> {
         base: raw.base.as_ref().map(read).transpose()?,
         fleet,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alicia_module::Clock;
+    use alicia_store::Options;
+    use alicia_store::audit::Outcome;
+    use serde_json::json;
+
+    fn row(services: &[(&str, DeploymentState)]) -> Row {
+        let fleet = json!({ "name": "home", "services": {} });
+        let fleet: Arc<Fleet> = Arc::new(serde_json::from_value(fleet).expect("a fleet"));
+        let services = services.iter().map(|(name, state)| {
+            let outcome = ServiceOutcome {
+                state: *state,
+                detail: "as it was".to_owned(),
+                last_lines: Vec::new(),
+            };
+            (ServiceName::new(*name).expect("a name"), outcome)
+        });
+        Row {
+            deployment: Deployment {
+                number: 0,
+                at: 5.0,
+                actor: "key/admin".to_owned(),
+                reason: None,
+                digest: "d".to_owned(),
+                rollback_to: None,
+                state: DeploymentState::UnderWay,
+                detail: String::new(),
+                ended: None,
+                services: services.collect(),
+            },
+            file_digest: "d".to_owned(),
+            effective: fleet.clone(),
+            base: Some(fleet.clone()),
+            fleet,
+        }
+    }
+
+    fn action() -> Action {
+        Action {
+            time_unix_us: 5_000_000,
+            actor: "key/admin".to_owned(),
+            action: "orchestrator.deploy".to_owned(),
+            target: "fleet".to_owned(),
+            outcome: Outcome::Done,
+            detail: json!({}),
+            about: Vec::new(),
+            reason: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_is_overtaken_leaves_no_service_under_way() {
+        use DeploymentState::{Done, Superseded, UnderWay};
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("orchestrator.db");
+        let clock = Clock::system().for_store();
+        let store =
+            Store::open(Options::new(path, super::super::MIGRATIONS, clock)).expect("a store");
+        let first = row(&[("api", UnderWay), ("db", Done)]);
+        insert(&store, first, None, action())
+            .await
+            .expect("written");
+        insert(&store, row(&[]), None, action())
+            .await
+            .expect("written");
+        let found = by_number(&store, 1)
+            .await
+            .expect("read")
+            .expect("it is kept");
+        assert_eq!(found.deployment.state, Superseded);
+        assert_eq!(found.deployment.ended, Some(5.0));
+        assert!(found.base.is_none());
+        let states: Vec<_> = found
+            .deployment
+            .services
+            .values()
+            .map(|outcome| outcome.state)
+            .collect();
+        assert_eq!(states, [Superseded, Done]);
+        store.close().await;
+    }
 }
