@@ -52,6 +52,23 @@ printf 'open files of the host: %s after the warm-up, %s at the end\n' "$fds" "$
 fleet_is_sound
 same_rows "$before" "$(fleet_rows $resting)"
 fleet_runs
+echo "== signals and removals at the command line, right and wrong"
+[ "$(alicia signal sensors winch)" = "sent to sensors-1" ] || fail "a signal was not sent"
+alicia signal no-such-name HUP >/dev/null 2>"$work/refused.txt" && fail "a service that does not exist got a signal"
+grep -q 'no-such-name' "$work/refused.txt" || fail "signal: $(cat "$work/refused.txt")"
+alicia signal sensors SIGSTOP >/dev/null 2>"$work/refused.txt" && fail "SIGSTOP was sent"
+grep -q 'SIGWINCH' "$work/refused.txt" || fail "signal: $(cat "$work/refused.txt")"
+guest=00000000000000000000000000
+alicia bus pub --bare alicia/system/discovery/register "{\"service\": \"guest\", \"instance\": \"$guest\"}" >/dev/null
+deadline=$((SECONDS + 15))
+until alicia agents --json | grep -q "$guest"; do
+  [ $SECONDS -lt $deadline ] || fail "the guest is not registered"
+done
+[ "$(alicia agents --remove $guest)" = "guest $guest is removed" ] || fail "the guest was not removed"
+alicia agents --remove no-such-name >/dev/null 2>"$work/refused.txt" && fail "nobody was removed"
+grep -q 'no-such-name' "$work/refused.txt" || fail "remove: $(cat "$work/refused.txt")"
+same_rows "$before" "$(fleet_rows $resting)"
+
 longest=$(awk '{ if (length($0) > most) most = length($0) } END { print most + 0 }' "$log" "$data/host.log" "$data"/logs/*/*.log)
 printf 'longest line of a log: %s bytes\n' "$longest"
 [ "$longest" -le $line_bytes_max ] || fail "a log quotes a whole message"

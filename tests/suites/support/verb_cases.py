@@ -34,8 +34,7 @@ NOT_JSON = {
 }
 
 NUMBERS = (-1, -(10**40), 10**40, 2**64, -1e308, 1e308, 1.5)
-# Not the empty text: as a file it is a fleet without services.
-TEXTS = ("\x00", "../../../etc/passwd", "{{7*7}}", "🔥" * 64, "a" * 100_000)
+TEXTS = ("", "\x00", "../../../etc/passwd", "{{7*7}}", "🔥" * 64, "a" * 100_000)
 LONG_LIST = 10_000
 
 # The largest text that still goes through a broker that takes packets of 1 MiB.
