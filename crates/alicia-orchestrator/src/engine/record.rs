@@ -64,11 +64,16 @@ impl Sender {
     }
 }
 
-/// Starts the tasks behind the queue.
+/// Starts the tasks behind the queue. What is said does not wait for the disk, and what is written not for the bus.
 pub(crate) fn start(cx: &Context, counts: &Arc<Counts>) -> Sender {
     let (queue, records) = mpsc::channel(RECORDS_MAX);
     let (said, to_say) = mpsc::channel(RECORDS_MAX);
-    cx.spawn("records", record(cx.clone(), records, said, counts.clone()));
+    let (read, to_write) = mpsc::channel(RECORDS_MAX);
+    cx.spawn(
+        "records",
+        pass_on(cx.clone(), records, (said, read), counts.clone()),
+    );
+    cx.spawn("write-records", write(cx.clone(), to_write, counts.clone()));
     cx.spawn("transitions", announce(cx.clone(), to_say, counts.clone()));
     Sender {
         queue,
@@ -76,40 +81,61 @@ pub(crate) fn start(cx: &Context, counts: &Arc<Counts>) -> Sender {
     }
 }
 
-async fn record(
+/// Adds the last lines, has the transitions said, and passes everything on to be written, in order.
+async fn pass_on(
     cx: Context,
     mut records: mpsc::Receiver<Waiting>,
-    said: mpsc::Sender<Transition>,
+    (said, to_write): (mpsc::Sender<Transition>, mpsc::Sender<Waiting>),
     counts: Arc<Counts>,
 ) {
     let mut batch = Vec::with_capacity(BATCH_MAX);
     while records.recv_many(&mut batch, BATCH_MAX).await > 0 {
-        let mut flushed = Vec::new();
-        let mut unread = Vec::with_capacity(batch.len());
-        for waiting in batch.drain(..) {
-            match waiting {
-                Waiting::Record(record) => unread.push(*record),
-                Waiting::Flush(done) => flushed.push(done),
-            }
-        }
-        let batch = add_last_lines(&cx.paths, unread).await;
-        for record in &batch {
+        let (unread, flushes) = apart(batch.drain(..));
+        let read = add_last_lines(&cx.paths, unread).await;
+        for record in &read {
             if said.try_send(record.transition.clone()).is_err() {
                 counts.record_dropped();
             }
         }
+        let read = read
+            .into_iter()
+            .map(|record| Waiting::Record(Box::new(record)));
+        for waiting in read.chain(flushes.into_iter().map(Waiting::Flush)) {
+            // The writer ends after this task does.
+            if to_write.send(waiting).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn write(cx: Context, mut read: mpsc::Receiver<Waiting>, counts: Arc<Counts>) {
+    let mut batch = Vec::with_capacity(BATCH_MAX);
+    while read.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let (records, flushes) = apart(batch.drain(..));
         failpoint("orchestrator/record");
-        if let Err(error) = store::write_records(&cx.store, batch).await {
+        if let Err(error) = store::write_records(&cx.store, records).await {
             counts.record_dropped();
             tracing::error!(%error, "transitions were not written down");
         }
         failpoint("orchestrator/recorded");
-        for done in flushed {
+        for done in flushes {
             if done.send(()).is_err() {
                 tracing::debug!("nobody waits for the records any more");
             }
         }
     }
+}
+
+fn apart(waiting: impl Iterator<Item = Waiting>) -> (Vec<Record>, Vec<oneshot::Sender<()>>) {
+    let (mut records, mut flushes) = (Vec::new(), Vec::new());
+    for one in waiting {
+        match one {
+            Waiting::Record(record) => records.push(*record),
+            Waiting::Flush(done) => flushes.push(done),
+        }
+    }
+    (records, flushes)
 }
 
 async fn add_last_lines(paths: &Paths, mut batch: Vec<Record>) -> Vec<Record> {
