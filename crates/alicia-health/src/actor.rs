@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use alicia_contract::id::ServiceName;
 use alicia_module::Clock;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
@@ -18,6 +19,9 @@ pub(crate) const EVENTS_MAX: usize = 8_192;
 
 /// Changes of alerts that may wait to be written.
 pub(crate) const CHANGES_MAX: usize = 8_192;
+
+/// Alerts of which a change waits for room in that queue, while a disk hangs.
+const OVERFLOW_MAX: usize = 100_000;
 
 /// Something for the actor, and who wants to know when it is taken.
 pub(crate) struct Command {
@@ -61,8 +65,56 @@ pub(crate) struct Actor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) signals: Arc<Signals>,
     pub(crate) commands: mpsc::Receiver<Command>,
-    pub(crate) changes: mpsc::Sender<Change>,
+    pub(crate) changes: Changes,
     pub(crate) turns: mpsc::Sender<Turn>,
+}
+
+/// The way of changes of alerts to the disk. One that finds no room waits, the last of each alert: that an alert is over
+/// must not be lost, or it would fire for ever on disk and at the desk.
+pub(crate) struct Changes {
+    queue: mpsc::Sender<Change>,
+    overflow: BTreeMap<String, Change>,
+}
+
+// === impl Changes ===
+
+impl Changes {
+    pub(crate) fn new(queue: mpsc::Sender<Change>) -> Self {
+        let overflow = BTreeMap::new();
+        Self { queue, overflow }
+    }
+
+    /// Takes a change; `false`: it is lost.
+    fn push(&mut self, change: Change) -> bool {
+        self.flush();
+        let is_known = self.overflow.contains_key(&change.alert.id);
+        if !self.overflow.is_empty() {
+            return (is_known || self.overflow.len() < OVERFLOW_MAX) && self.put_off(change);
+        }
+        match self.queue.try_send(change) {
+            Err(TrySendError::Full(change)) => self.put_off(change),
+            // The monitor closes.
+            Ok(()) | Err(TrySendError::Closed(_)) => true,
+        }
+    }
+
+    fn put_off(&mut self, change: Change) -> bool {
+        let known = self.overflow.remove(&change.alert.id);
+        let news = change.news || known.is_some_and(|known| known.news);
+        let id = change.alert.id.clone();
+        self.overflow.insert(id, Change { news, ..change });
+        true
+    }
+
+    /// Passes on what waits, as far as there is room.
+    fn flush(&mut self) {
+        while let Some((id, change)) = self.overflow.pop_first() {
+            if let Err(TrySendError::Full(change)) = self.queue.try_send(change) {
+                self.overflow.insert(id, change);
+                return;
+            }
+        }
+    }
 }
 
 // === impl Handle ===
@@ -158,6 +210,7 @@ impl Actor {
                     .unwrap_or_else(PoisonError::into_inner);
                 monitor.apply(event, now)
             };
+            self.changes.flush();
             let changed = self.carry_out(actions);
             if let Some(answer) = answer {
                 // Who asked may have gone away meanwhile.
@@ -166,14 +219,14 @@ impl Actor {
         }
     }
 
-    fn carry_out(&self, actions: Vec<Action>) -> Option<Change> {
+    fn carry_out(&mut self, actions: Vec<Action>) -> Option<Change> {
         let mut changed = None;
         for action in actions {
             match action {
                 Action::Alert(change) => {
                     changed = Some((*change).clone());
                     self.signals.picture.notify_one();
-                    if self.changes.try_send(*change).is_err() {
+                    if !self.changes.push(*change) {
                         self.shared.changes_lost.fetch_add(1, Relaxed);
                         tracing::error!("a change of an alert found no room to be written");
                     }
@@ -202,5 +255,60 @@ impl Actor {
             }
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alicia_contract::health::{Alert, AlertState};
+    use serde_json::json;
+
+    use super::*;
+
+    fn change(id: &str, state: AlertState, news: bool) -> Change {
+        let alert: Alert = serde_json::from_value(json!({
+            "id": id, "rule": "check_failed", "severity": "warning", "state": "firing", "service": "api",
+            "instance": null, "summary": "", "detail": "", "started": 0.0, "ended": null, "count": 1,
+        }))
+        .expect("an alert");
+        Change {
+            alert: Alert { state, ..alert },
+            news,
+        }
+    }
+
+    /// The disk hangs: the queue is full, and alerts begin and end.
+    #[test]
+    fn no_end_of_an_alert_is_lost_while_the_disk_hangs() {
+        use AlertState::{Firing, Resolved};
+        let (queue, mut written) = mpsc::channel(2);
+        let mut changes = Changes::new(queue);
+        for (id, state, news) in [
+            ("1", Firing, true),
+            ("2", Firing, true),
+            ("3", Firing, true),
+            ("1", Resolved, true),
+            ("3", Firing, false),
+            ("2", Resolved, true),
+        ] {
+            assert!(changes.push(change(id, state, news)));
+        }
+        let mut told = Vec::new();
+        while let Ok(one) = written.try_recv() {
+            told.push((one.alert.id, one.alert.state, one.news));
+            changes.flush();
+        }
+        let told: Vec<_> = told
+            .iter()
+            .map(|(id, state, news)| (id.as_str(), *state, *news))
+            .collect();
+        let expected = [
+            ("1", Firing, true),
+            ("2", Firing, true),
+            ("1", Resolved, true),
+            ("2", Resolved, true),
+            ("3", Firing, true),
+        ];
+        assert_eq!(told, expected);
     }
 }

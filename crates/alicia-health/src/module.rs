@@ -11,7 +11,7 @@ use alicia_module::{Api, Clock, ConfigFault, Context, Error, Exposition, Health,
 use alicia_store::{Migration, Store};
 use tokio::sync::{mpsc, watch};
 
-use crate::actor::{Actor, CHANGES_MAX, EVENTS_MAX, Handle, Shared, Signals};
+use crate::actor::{Actor, CHANGES_MAX, Changes, EVENTS_MAX, Handle, Shared, Signals};
 use crate::archive::{self, Progress};
 use crate::config::Config;
 use crate::core::alerts::count_by_severity;
@@ -81,7 +81,7 @@ impl Module for HealthModule {
             shared: Arc::clone(&shared),
             signals: Arc::clone(&signals),
             commands: queue,
-            changes,
+            changes: Changes::new(changes),
         };
         let prober = Prober {
             cx: cx.clone(),
@@ -215,6 +215,11 @@ impl Module for HealthModule {
                 &self.counts.failures,
             ),
             (
+                "tries_not_made_total",
+                "Tries that this host could not make for want of descriptors, memory, ports or processes.",
+                &self.counts.not_made,
+            ),
+            (
                 "history_lost_total",
                 "Rows of the history that could not be written.",
                 &self.history.lost,
@@ -306,7 +311,7 @@ impl HealthModule {
     fn channel_metrics(&self, out: &mut Exposition) {
         let notifier = &self.office.notifier;
         let lost = as_number(notifier.lost.load(Relaxed));
-        let help = "Notifications that could not be stored and were too many to wait.";
+        let help = "Notifications that were given up because too many waited, for the store or for their channel.";
         out.counter("notifications_lost_total", help, &[], lost);
         for channel in &notifier.channels {
             let counts = &channel.counts;

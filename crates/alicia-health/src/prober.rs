@@ -37,6 +37,8 @@ pub(crate) struct Counts {
     pub(crate) tries: AtomicU64,
     /// Those that failed.
     pub(crate) failures: AtomicU64,
+    /// Tries that this host could not make: no descriptors, no memory. They say nothing about the service.
+    pub(crate) not_made: AtomicU64,
 }
 
 /// What a running task is told apart by. Anything else of a target belongs to it.
@@ -185,6 +187,7 @@ impl Work {
         let interval = self.probe.interval.duration();
         let delay = self.probe.delay.duration();
         let mut ticker = Ticker::new(interval, delay, First::InPhase, seed(&self.target));
+        let mut could = true;
         loop {
             ticker.tick().await;
             let begun = self.shared.now().mono;
@@ -192,10 +195,21 @@ impl Work {
                 Ok(place) => self.attempt(place).await,
                 Err(fault) => Outcome {
                     ok: false,
+                    made: true,
                     detail: fault.clone(),
                     latency: Duration::ZERO,
                 },
             };
+            if !outcome.made {
+                if could {
+                    let (service, detail) = (&self.target.service, &outcome.detail);
+                    tracing::warn!(%service, detail, "a check could not be made; that says nothing about the service");
+                }
+                could = false;
+                self.counts.not_made.fetch_add(1, Relaxed);
+                continue;
+            }
+            could = true;
             self.counts.tries.fetch_add(1, Relaxed);
             self.counts
                 .failures

@@ -144,14 +144,18 @@ impl Egress {
                 return Err(Fault::last(format!("{host} is not spoken to: {why}")));
             }
         }
+        // One that does not answer at all must not take the time of the others.
+        let each = u32::try_from(addresses.len())
+            .map_or(self.timeout, |count| self.timeout / count.max(1));
         let mut fault = Fault::passing(format!("the host {host} has no address"));
         for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => {
-                    fault = Fault::passing(format!("failed to connect to {address}: {error}"));
-                }
-            }
+            let connected = tokio::time::timeout(each, TcpStream::connect(address)).await;
+            let error = match connected {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("no answer within {} s", each.as_secs_f64()),
+            };
+            fault = Fault::passing(format!("failed to connect to {address}: {error}"));
         }
         Err(fault)
     }
