@@ -67,7 +67,13 @@ impl Core {
         };
         match (&slot.run, service.wants(id.slot)) {
             (Some(run), _) => self.step_of_run(service, id, slot, run),
-            (None, false) if !service.present || !service.places.contains(&id.slot) => Step::Drop,
+            (None, false) if !service.present || !service.places.contains(&id.slot) => {
+                match self.keeper {
+                    true => Step::Drop,
+                    // The keeper may hold a run there: what is remembered of it must not be lost.
+                    false => Step::Rest,
+                }
+            }
             (None, false) if slot.state == InstanceState::Stopped => Step::Rest,
             // A provider's limit does not end with the house.
             (None, false) if self.closing && slot.state == InstanceState::Parked => Step::Rest,

@@ -109,6 +109,18 @@ fn one_that_is_paused_keeps_its_reason_over_a_killed_host() {
 }
 
 #[test]
+fn more_instances_than_the_file_says_keep_what_is_remembered_of_them_over_a_killed_host() {
+    let mut world = agent(json!({ "scaling": { "min": 1, "max": 5, "cpu": 0.5 } }));
+    world.tell(Event::Scaled(name("agent"), 3));
+    world.answer_spawns();
+    world.command(Verb::Pause, &["agent"], None);
+    world.crash_host();
+    assert_eq!(world.states("agent"), [Paused; 3]);
+    world.command(Verb::Resume, &["agent"], None);
+    assert_eq!(world.states("agent"), [Running; 3]);
+}
+
+#[test]
 fn a_pause_in_the_middle_of_saving_does_not_end_the_watch_over_its_work() {
     let mut world = agent(json!({ "progress": {
         "within": "10s", "then": "checkpoint", "checkpoint_within": "30s" } }));
