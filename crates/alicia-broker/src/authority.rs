@@ -41,6 +41,8 @@ pub struct Identity {
     /// Rises at every start or hand-over of a supervised instance; a connection with a lower epoch
     /// cannot take over the client id of one with a higher. 0 for those who have no epochs.
     pub epoch: u64,
+    /// A part of the house: what it says is not slowed down.
+    pub trusted: bool,
 }
 
 impl Identity {
@@ -49,6 +51,7 @@ impl Identity {
         Self {
             name: name.into(),
             epoch: 0,
+            trusted: false,
         }
     }
 }

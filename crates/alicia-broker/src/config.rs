@@ -13,9 +13,9 @@ use crate::engine::Limits;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// The address for MQTT over TCP. Port 0 takes any free port. Keep it on loopback: there is no TLS.
+    /// The address for MQTT over TCP. Port 0 takes any free port. Only addresses of this machine: there is no TLS.
     pub listen: SocketAddr,
-    /// The address for MQTT over WebSocket. None unless set.
+    /// The address for MQTT over WebSocket, of this machine too. None unless set.
     pub websocket: Option<SocketAddr>,
     /// The most open connections. 1 to 100000.
     #[schemars(range(min = 1, max = 100_000))]
@@ -47,8 +47,8 @@ pub struct Config {
     pub retained_messages_max: u32,
     /// The most bytes of retained messages. 64KiB to 64GiB.
     pub retained_max: ByteSize,
-    /// The most packets per second of one client, acknowledgements apart; beyond it the client is slowed down. 0: no
-    /// limit.
+    /// The most packets per second of one service, agent or key, on all its connections together, acknowledgements apart;
+    /// each 4KiB count as a packet too. Beyond it the sender is slowed down, and nothing is lost. 0: no limit.
     pub packet_rate_max: u32,
     /// How long a client may leave everything unread before it is cut off. 1s to 10m.
     pub write_stall_max: Period,
@@ -71,7 +71,7 @@ impl Default for Config {
             keep_alive_max: Period::from_secs(600),
             retained_messages_max: 50_000,
             retained_max: ByteSize::mib(64),
-            packet_rate_max: 20_000,
+            packet_rate_max: 5_000,
             write_stall_max: Period::from_secs(10),
         }
     }
@@ -133,6 +133,12 @@ impl Config {
             .is_none_or(|other| other != self.listen || other.port() == 0);
         let expected = "another address than `listen`";
         within("websocket", apart, self.listen.to_string(), expected);
+        let here = "an address of this machine (127.0.0.0/8, [::1]), as there is no TLS yet";
+        for (name, address) in [("listen", Some(self.listen)), ("websocket", self.websocket)] {
+            let fits = address.is_none_or(|address| address.ip().is_loopback());
+            let found = address.map_or_else(String::new, |address| address.to_string());
+            within(name, fits, found, here);
+        }
         faults
     }
 

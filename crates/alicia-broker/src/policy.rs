@@ -44,6 +44,7 @@ impl Authority for Policy {
         let identity = Identity {
             name: who.to_string().into(),
             epoch,
+            trusted: matches!(who, Who::Module(_)),
         };
         Ok(Arc::new(Member {
             identity,

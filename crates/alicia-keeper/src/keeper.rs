@@ -344,6 +344,7 @@ impl Keeper {
             match timer {
                 Timer::Settle(run) => self.settle_timer(run, now_ms),
                 Timer::LogMarker => self.write_markers(),
+                Timer::Output => self.read_again(),
                 Timer::Look => self.scans.is_timer_set = false,
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
                 Timer::Chores => self.do_chores(),

@@ -25,13 +25,18 @@ const LACKS: [i32; 6] = [
     Errno::AGAIN.raw_os_error(),
 ];
 
+/// A deadline that is noticed later than this, and than half of the timeout, is no evidence: the machine slept, the process
+/// was stopped, or it had no processor.
+const LATE_MIN: Duration = Duration::from_millis(50);
+
 /// What came of one try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// Whether it is good.
     pub ok: bool,
     /// False when the try could not be made, because this process lacked what it takes (descriptors, memory, ports,
-    /// processes). That says nothing about the target: it is neither good nor bad.
+    /// processes, or the processor at the moment of the deadline). That says nothing about the target: it is neither good
+    /// nor bad.
     pub made: bool,
     /// What was seen, in a few words: "HTTP 503, expected 200".
     pub detail: String,
@@ -123,6 +128,13 @@ impl Deadline {
         error
     }
 
+    /// Remembers that a deadline was noticed much too late: who had no processor to notice it had none to read the answer.
+    fn stood_still(&self, late: Duration) {
+        if late >= LATE_MIN.max(self.timeout / 2) {
+            self.lacked.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Waits, but not longer than to the end of the try.
     pub(crate) async fn within<T>(
         &self,
@@ -133,8 +145,11 @@ impl Deadline {
         let Some(end) = self.started.checked_add(self.timeout) else {
             return Ok(wait.await);
         };
-        let missing = |_| format!("{what_is_missing} within {}", Period(self.timeout));
-        tokio::time::timeout_at(end, wait).await.map_err(missing)
+        let answer = tokio::time::timeout_at(end, wait).await;
+        answer.map_err(|_| {
+            self.stood_still(now().saturating_duration_since(end));
+            format!("{what_is_missing} within {}", Period(self.timeout))
+        })
     }
 
     fn elapsed(&self) -> Duration {

@@ -3,6 +3,7 @@
 
 use std::net::TcpListener;
 use std::path::Path;
+use std::time::Duration;
 
 use alicia_contract::fleet::Probe;
 use alicia_probe::{Context, Outcome, Target, attempt};
@@ -59,4 +60,31 @@ async fn a_try_without_a_descriptor_is_not_made() {
     assert!(!outcome.ok && outcome.made, "refused: {outcome:?}");
     let outcome = once(json!({"exec": {"command": ["/bin/true"]}}), port).await;
     assert!(outcome.ok && outcome.made, "{outcome:?}");
+}
+
+/// On a runtime of one thread, so that this thread is all there is.
+#[tokio::test]
+async fn a_deadline_that_passed_while_the_process_stood_still_is_no_evidence() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let probe: Probe = serde_json::from_value(json!({"http": {}})).expect("a probe");
+    let context = Context {
+        port: Some(port),
+        pid: None,
+        directory: Path::new("/"),
+        environment: &[],
+    };
+    let target = Target::resolve(&probe, &context).expect("it can be tried");
+    let short = Duration::from_millis(100);
+    let outcome = attempt(&target, short).await;
+    assert!(
+        !outcome.ok && outcome.made,
+        "it does not answer: {outcome:?}"
+    );
+    let stand_still = async {
+        tokio::task::yield_now().await;
+        std::thread::sleep(5 * short);
+    };
+    let (outcome, ()) = tokio::join!(attempt(&target, short), stand_still);
+    assert!(!outcome.ok && !outcome.made, "{outcome:?}");
 }

@@ -12,7 +12,9 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 use rmqtt::types::Id;
 use tokio::sync::Notify;
 
+use super::clock;
 use super::limits::Limits;
+use super::pace::Pace;
 use crate::authority::{Identity, Reason, Refusal, Subject};
 
 /// How a client reaches the broker.
@@ -47,6 +49,8 @@ pub(crate) struct Client {
     client_id: OnceLock<String>,
     in_session: AtomicBool,
     reason_code: OnceLock<u8>,
+    /// Of its identity; set when it is let in.
+    pace: Arc<Pace>,
     /// Wakes the connection's task when it is to end.
     pub(crate) close: Notify,
     /// Wakes the connection's task when the session has told why it ended.
@@ -72,9 +76,15 @@ impl Client {
             client_id: OnceLock::new(),
             in_session: AtomicBool::new(false),
             reason_code: OnceLock::new(),
+            pace: Arc::new(Pace::new(0, clock::now())),
             close: Notify::new(),
             ended: Notify::new(),
         }
+    }
+
+    /// The pace that it shares with the other connections of its identity.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// The client id; empty until one was assigned.
@@ -120,7 +130,14 @@ struct Inner {
     /// By the port under which the broker's inner listener sees the connection.
     by_port: HashMap<u16, Arc<Client>>,
     owners: HashMap<String, Owner>,
-    per_identity: HashMap<Arc<str>, usize>,
+    per_identity: HashMap<Arc<str>, Share>,
+}
+
+/// What the connections of one identity have together. It stays until it is as good as new, or its owner would come back
+/// again and again for a new burst.
+struct Share {
+    connections: usize,
+    pace: Arc<Pace>,
 }
 
 /// All connections, and the owners of all client ids.
@@ -140,7 +157,7 @@ impl Clients {
     /// Lets a client in, or says why not. Connections that it replaces are told to end.
     pub(crate) fn admit(
         self: &Arc<Self>,
-        client: Client,
+        mut client: Client,
         client_id: &str,
         limits: &Limits,
     ) -> Result<Admission, Refusal> {
@@ -148,14 +165,17 @@ impl Clients {
         inner.check_owner(client_id, &client.identity, limits)?;
         inner.check_epoch(client_id, &client.identity)?;
         let name = Arc::clone(&client.identity.name);
-        let open = inner.per_identity.get(&name).copied().unwrap_or(0);
+        let open = inner
+            .per_identity
+            .get(&name)
+            .map_or(0, |share| share.connections);
         if open >= limits.connections_per_identity_max {
             return Err(Refusal::new(
                 Reason::TooManyPerIdentity,
                 format!("{name} has {open} connections, the limit"),
             ));
         }
-        inner.per_identity.insert(Arc::clone(&name), open + 1);
+        client.pace = inner.share(&client.identity, limits);
         inner.note_takeover(client_id);
         if !client_id.is_empty() {
             client.name_client_id(client_id);
@@ -227,7 +247,12 @@ impl Clients {
 
     /// The names of those who are connected, each once.
     pub(crate) fn identities(&self) -> Vec<Arc<str>> {
-        self.read().per_identity.keys().cloned().collect()
+        let inner = self.read();
+        let connected = inner
+            .per_identity
+            .iter()
+            .filter(|(_, share)| share.connections > 0);
+        connected.map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// Client ids with a connection or a session.
@@ -261,6 +286,26 @@ impl Owner {
 }
 
 impl Inner {
+    /// Counts a connection of this identity in; the answer is the pace that it shares with the others.
+    fn share(&mut self, identity: &Identity, limits: &Limits) -> Arc<Pace> {
+        let now = clock::now();
+        self.per_identity
+            .retain(|_, share| share.connections > 0 || !share.pace.is_full(now));
+        let rate = match identity.trusted {
+            true => 0,
+            false => limits.packet_rate_max,
+        };
+        let share = self
+            .per_identity
+            .entry(Arc::clone(&identity.name))
+            .or_insert_with(|| Share {
+                connections: 0,
+                pace: Arc::new(Pace::new(rate, now)),
+            });
+        share.connections += 1;
+        Arc::clone(&share.pace)
+    }
+
     fn check_owner(
         &self,
         client_id: &str,
@@ -332,11 +377,8 @@ impl Drop for Admission {
             inner.by_port.remove(&port);
         }
         let name = &self.client.identity.name;
-        match inner.per_identity.get_mut(name) {
-            Some(open) if *open > 1 => *open -= 1,
-            _ => {
-                inner.per_identity.remove(name);
-            }
+        if let Some(share) = inner.per_identity.get_mut(name) {
+            share.connections = share.connections.saturating_sub(1);
         }
         let client_id = self.client.client_id();
         if let Some(owner) = inner.owners.get_mut(client_id) {
@@ -376,6 +418,7 @@ mod tests {
         let subject = Arc::new(Nobody(Identity {
             name: name.into(),
             epoch,
+            trusted: false,
         }));
         Client::new(subject, ([127, 0, 0, 1], 1).into(), Transport::Tcp, 5)
     }
@@ -432,5 +475,31 @@ mod tests {
         assert!(clients.admit(client("bob", 0), "c", &limits).is_ok());
         drop(first);
         assert!(clients.admit(client("ann", 0), "b", &limits).is_ok());
+    }
+
+    #[test]
+    fn connections_of_one_identity_share_its_pace_and_a_return_does_not_renew_it() {
+        let clients = Arc::new(Clients::default());
+        let limits = Limits {
+            packet_rate_max: 100,
+            ..Limits::default()
+        };
+        let waits = |name, client_id| {
+            let admission = clients.admit(client(name, 0), client_id, &limits);
+            let admission = admission.unwrap_or_else(|e| panic!("{e:?}"));
+            let wait = admission.client.pace().take(50, 0, clock::now());
+            (!wait.is_zero(), admission)
+        };
+        let (first_waits, first) = waits("ann", "a");
+        assert!(first_waits, "more than the burst at once");
+        drop(first);
+        assert!(waits("ann", "b").0, "the pace is still the same");
+        assert_eq!(clients.identities(), []);
+        let mut module = client("system/health", 0);
+        module.identity.trusted = true;
+        let module = clients.admit(module, "m", &limits);
+        let module = module.unwrap_or_else(|e| panic!("{e:?}"));
+        let wait = module.client.pace().take(1_000_000, 0, clock::now());
+        assert!(wait.is_zero(), "the house itself is not slowed down");
     }
 }

@@ -41,8 +41,8 @@ pub struct Limits {
     pub retained_messages_max: usize,
     /// Bytes of retained messages, topic included.
     pub retained_bytes_max: usize,
-    /// Packets per second of one client, acknowledgements apart; it is slowed down, not refused.
-    /// 0 is no limit.
+    /// Packets per second of one identity on all its connections, acknowledgements apart; 4 KiB count as a
+    /// packet too. It is slowed down, not refused. 0 is no limit.
     pub packet_rate_max: u32,
     /// How long a client may leave everything unread before it is cut off.
     pub write_stall_max: Duration,
@@ -71,7 +71,7 @@ impl Default for Limits {
             keep_alive_max: Duration::from_secs(600),
             retained_messages_max: 50_000,
             retained_bytes_max: 64 * 1024 * 1024,
-            packet_rate_max: 20_000,
+            packet_rate_max: 5_000,
             write_stall_max: Duration::from_secs(10),
             report_interval: Duration::from_secs(60),
         }

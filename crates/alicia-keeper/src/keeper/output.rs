@@ -13,7 +13,7 @@ use rustix::time::Timespec;
 use super::instance::SharedLog;
 use super::timers::Timer;
 use super::token::Token;
-use super::{Keeper, PIPES_PER_TURN};
+use super::{Keeper, PIPES_PER_TURN, note};
 use crate::clock;
 use crate::logs::{LineKind, Stream};
 use crate::output::{Batch, LogFile, LogState, Trouble, Turn};
@@ -27,6 +27,10 @@ const DRAIN_READS_MAX: usize = 16;
 /// Between tries to write a marker line, for a log that is otherwise silent.
 const MARKER_INTERVAL_MS: u64 = 1_000;
 
+/// How long a pipe is left alone after a read of which lines were dropped: who floods waits in its own writes, and takes the
+/// processor neither from the keeper nor from others. 64 KiB each time are still 6 MB a second.
+const FLOOD_REST_MS: u64 = 10;
+
 /// The logs that are open, and the buffers that all of them share.
 #[derive(Debug, Default)]
 pub(super) struct Logs {
@@ -35,6 +39,8 @@ pub(super) struct Logs {
     line_buffer: Vec<u8>,
     pub(super) closed_lines_dropped: u64,
     is_marker_due: bool,
+    /// Pipes that are left alone for a moment: run and index.
+    resting: Vec<(u64, usize)>,
 }
 
 impl Logs {
@@ -73,7 +79,53 @@ impl Keeper {
         }
         for token in events.into_iter().filter_map(Token::of) {
             if let Token::Output(run, index) = token {
-                self.read_pipe(run, index);
+                let dropped = self.dropped(run);
+                if self.read_pipe(run, index) == Turn::Read && self.dropped(run) > dropped {
+                    self.rest(run, index);
+                }
+            }
+        }
+    }
+
+    /// Lines of a run's log that were dropped so far.
+    fn dropped(&self, run: u64) -> u64 {
+        let log = self.instances.get(&run).and_then(|it| it.log.as_ref());
+        log.map_or(0, |log| log.borrow().dropped_in_all())
+    }
+
+    /// Leaves a pipe alone for a moment.
+    fn rest(&mut self, run: u64, index: usize) {
+        let pipe = self
+            .instances
+            .get(&run)
+            .and_then(|it| it.pipes[index].as_ref());
+        if pipe.is_some_and(|pipe| epoll::delete(&self.pipes_poll, &pipe.fd).is_ok()) {
+            if self.logs.resting.is_empty() {
+                self.timers
+                    .set(clock::monotonic_ms() + FLOOD_REST_MS, Timer::Output);
+            }
+            self.logs.resting.push((run, index));
+        }
+    }
+
+    /// The rest is over.
+    pub(super) fn read_again(&mut self) {
+        for (run, index) in std::mem::take(&mut self.logs.resting) {
+            let Some(instance) = self.instances.get(&run) else {
+                continue;
+            };
+            if let Some(pipe) = &instance.pipes[index]
+                && let Err(error) = epoll::add(
+                    &self.pipes_poll,
+                    &pipe.fd,
+                    Token::Output(run, index).data(),
+                    epoll::EventFlags::IN,
+                )
+            {
+                note(&format!(
+                    "{}: cannot watch its output: {error}",
+                    instance.info.instance
+                ));
             }
         }
     }

@@ -12,6 +12,8 @@ pub(super) enum Timer {
     Look,
     /// Write marker lines that are owed.
     LogMarker,
+    /// Read the output of those again that flooded.
+    Output,
     /// Accept connections again.
     Accept,
     /// Hear an instance again that said too much.

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use alicia_keeper::logs::{self, Filter, Follow, From, LineKind, Stream};
-use alicia_keeper::protocol::{Event, LogTrouble};
+use alicia_keeper::protocol::{Event, ExitStatus, LogTrouble};
 
 use crate::fleet::{Fleet, Mode, PATIENCE, stop, text, until};
 
@@ -124,6 +124,21 @@ async fn a_flood_limit_drops_and_says_how_much() {
         fleet.client.stats().await.unwrap().lines_dropped,
         dropped as u64
     );
+}
+
+#[tokio::test]
+async fn who_flooded_is_heard_again_afterwards() {
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let script = "seq 1 300000; sleep 1.5; echo after; seq 1 100000; sleep 1.5; echo the end";
+    let mut spec = fleet.shell("a", script);
+    spec.log.lines_per_s_max = Some(1_000);
+    fleet.start(spec).await;
+    assert_eq!(fleet.exited("a").await.status, ExitStatus::Code(0));
+    until("the last line is there", || {
+        fleet.texts("a").last().is_some_and(|it| it == "the end")
+    })
+    .await;
+    assert!(fleet.texts("a").contains(&"after".to_owned()));
 }
 
 #[tokio::test]

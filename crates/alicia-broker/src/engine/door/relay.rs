@@ -13,7 +13,6 @@ use super::frame::{FrameFault, Frames};
 use crate::engine::clients::{Client, code};
 use crate::engine::clock;
 use crate::engine::core::{Core, count};
-use crate::engine::pace::Pace;
 
 /// One read, at most.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -132,10 +131,10 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut frames = Frames::new(core.limits.packet_bytes_max);
-    let mut pace = Pace::new(core.limits.packet_rate_max, clock::now());
+    let mut at_most = READ_BYTES_MAX;
     let mut buffer = Buffer::new(rest);
     loop {
-        if buffer.bytes.is_empty() && !buffer.fill(from).await {
+        if buffer.bytes.is_empty() && !buffer.fill(from, at_most).await {
             return End::ByClient;
         }
         core.counters
@@ -146,7 +145,13 @@ where
             Err(FrameFault::Malformed) => return End::Violation(code::MALFORMED),
             Err(FrameFault::TooLarge) => return End::Violation(code::PACKET_TOO_LARGE),
         };
-        let wait = pace.take(scan.requests, clock::now());
+        let pace = client.pace();
+        let wait = pace.take(scan.requests, buffer.bytes.len(), clock::now());
+        // Who is too fast gets through in small pieces, so that others find a gap.
+        at_most = match wait.is_zero() {
+            true => READ_BYTES_MAX,
+            false => READ_BYTES_MIN,
+        };
         if !wait.is_zero() {
             count(&core.counters.throttled);
             tokio::time::sleep(wait).await;
@@ -164,7 +169,7 @@ where
         if scan.disconnect.is_some() {
             return End::ByClient;
         }
-        if !buffer.fill(from).await {
+        if !buffer.fill(from, at_most).await {
             return End::ByClient;
         }
     }
@@ -182,7 +187,7 @@ where
     W: AsyncWrite + Unpin,
 {
     let mut buffer = Buffer::new(BytesMut::new());
-    while buffer.fill(from).await {
+    while buffer.fill(from, READ_BYTES_MAX).await {
         core.counters
             .bytes_out
             .fetch_add(buffer.bytes.len() as u64, Ordering::Relaxed);
@@ -232,13 +237,14 @@ impl Buffer {
     }
 
     /// Reads the next piece; false at the end of the stream.
-    async fn fill<R: AsyncRead + Unpin>(&mut self, from: &mut R) -> bool {
+    async fn fill<R: AsyncRead + Unpin>(&mut self, from: &mut R, at_most: usize) -> bool {
         let last = self.bytes.len();
         if last >= self.room {
             self.room = (self.room * 2).min(READ_BYTES_MAX);
         } else if last < self.room / 8 {
             self.room = (self.room / 2).max(READ_BYTES_MIN);
         }
+        self.room = self.room.min(at_most);
         if self.bytes.capacity() == self.room {
             self.bytes.clear();
         } else {
