@@ -29,7 +29,7 @@ ASKED_EVERY_S = 0.1
 ANSWER_WITHIN_S = 0.1
 FAULT_LASTS_S = 1.0
 JUMP_S = 3600
-DATA_MIB = 512
+DATA_MIB = 128
 PORT_FIRST = 21000
 FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
 MNT_DETACH = 2
@@ -37,10 +37,11 @@ MNT_DETACH = 2
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--alicia", default=str(HERE.parent / "target/release/alicia"), help="the program")
+    parser.add_argument("--alicia", type=pathlib.Path, default=HERE.parent / "target/release/alicia", help="the program")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--agents", type=int, default=50)
     parser.add_argument("--faults-per-second", type=float, default=1)
+    parser.add_argument("--fault", action="append", help="only this kind; may be given several times; default: all")
     parser.add_argument("--seed", type=int, default=None, help="default: another one each time")
     parser.add_argument("--at-least", type=float, default=99.9, help="percent of agent-seconds; less is exit code 1")
     return parser.parse_args()
@@ -135,7 +136,7 @@ class House:
         services = [
             f"  agent-{agent}:\n"
             f"    command: [{self.steady}, '{PORT_FIRST + agent}']\n"
-            f"    liveness: {{http: {{port: {PORT_FIRST + agent}}}, interval: 100ms, timeout: 200ms, fall: 2}}\n"
+            f"    liveness: {{http: {{port: {PORT_FIRST + agent}}}, interval: 100ms, timeout: 100ms, fall: 2}}\n"
             f"    limits: {{memory: 32MiB}}\n"
             f"    start_limit: {{starts: 0}}\n"
             for agent in range(self.choice.agents)
@@ -144,7 +145,7 @@ class House:
         return head + "services:\n" + "".join(services)
 
     def command(self, *words: str) -> list[str]:
-        return [self.choice.alicia, "--file", str(self.place / "alicia.yaml"), *words]
+        return [str(self.choice.alicia.resolve()), "--file", str(self.place / "alicia.yaml"), *words]
 
     def start(self) -> None:
         preload = [str(self.slow)]
@@ -158,7 +159,7 @@ class House:
                 "FAKETIME_DONT_RESET": "1",
             }
         environment["LD_PRELOAD"] = ":".join(preload)
-        command = self.command("up", "--no-table", "--background")
+        command = self.command("up", "--no-table")
         self.host = subprocess.Popen(command, env=environment, stdout=self.log, stderr=self.log, cwd=self.place)
 
     def ask(self, *words: str) -> str:
@@ -182,6 +183,9 @@ class House:
                 if words[0] == str(self.steady).encode():
                     found[int(words[1]) - PORT_FIRST].append(int(entry))
         return found
+
+    def last_words(self) -> str:
+        return (self.place / "host.log").read_text(errors="replace")[-2000:]
 
     def end(self) -> None:
         self.is_slow.unlink(missing_ok=True)
@@ -219,6 +223,10 @@ class Faults:
             "host killed": self.kill_host,
         }
         for kind in house.left_out:
+            self.kinds.pop(kind)
+        if unknown := set(house.choice.fault or ()) - set(self.kinds):
+            sys.exit(f"not to be had: {', '.join(unknown)}; there are: {', '.join(self.kinds)}")
+        for kind in set(self.kinds) - set(house.choice.fault or self.kinds):
             self.kinds.pop(kind)
 
     async def run(self, seconds: float) -> None:
@@ -263,10 +271,12 @@ class Faults:
 
     async def fill_disk(self) -> None:
         filler = self.house.data / "filler"
-        with contextlib.suppress(OSError), open(filler, "wb") as file:
-            while True:
-                file.write(bytes(1 << 20))
-                file.flush()
+        with open(filler, "wb", buffering=0) as file:
+            for piece in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        at = file.seek(0, os.SEEK_END)
+                        os.posix_fallocate(file.fileno(), at, piece)
         await asyncio.sleep(FAULT_LASTS_S)
         filler.unlink(missing_ok=True)
 
@@ -280,11 +290,11 @@ class Faults:
         if not host:
             return
         with contextlib.suppress(OSError):
-            before = resource.prlimit(host.pid, resource.RLIMIT_NOFILE)
+            usual = resource.getrlimit(resource.RLIMIT_NOFILE)
             used = len(os.listdir(f"/proc/{host.pid}/fd"))
-            resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (used, before[1]))
+            resource.prlimit(host.pid, resource.RLIMIT_NOFILE, (used, usual[1]))
             await asyncio.sleep(FAULT_LASTS_S)
-            resource.prlimit(host.pid, resource.RLIMIT_NOFILE, before)
+            resource.prlimit(host.pid, resource.RLIMIT_NOFILE, usual)
 
     async def jump(self) -> None:
         self.house.clock.write_text(f"{self.dice.choice(['+', '-'])}{JUMP_S}\n")
@@ -303,12 +313,15 @@ class Faults:
 
 
 async def settle(house: House) -> tuple[list[dict], dict[int, list[int]]]:
-    """Waits until everything runs once, or for a minute."""
+    """Waits until everything runs once, or for a minute, or until the host has ended."""
+    rows, pids = [], {}
     for _ in range(60):
         rows = house.rows()
         pids = house.pids()
         running = [row for row in rows if row["state"] == "running"]
         if len(running) == house.choice.agents and all(len(found) == 1 for found in pids.values()):
+            break
+        if house.host and house.host.poll() is not None:
             break
         await asyncio.sleep(1)
     return rows, pids
@@ -324,13 +337,17 @@ async def soak(choice: argparse.Namespace, place: pathlib.Path) -> int:
     over = asyncio.Event()
     try:
         house.start()
-        await settle(house)
+        rows, pids = await settle(house)
+        if any(len(found) != 1 for found in pids.values()):
+            sys.exit(f"the fleet does not come up: {house.last_words()}")
         async with asyncio.TaskGroup() as watching:
             for agent in range(choice.agents):
                 watching.create_task(watch(agent, times, over))
             await faults.run(choice.minutes * 60)
             over.set()
         rows, pids = await settle(house)
+        for _, agent, _ in times.longest[:1]:
+            print(house.ask("explain", f"agent-{agent}"))
     finally:
         house.end()
     return report(choice, times, faults, rows, pids)
