@@ -111,7 +111,11 @@ impl Probing {
         loop {
             let outcome = attempt(target, self.probe.timeout.duration()).await;
             self.counts.probed(self.role);
-            let changed = threshold.observe(outcome.ok);
+            // A try that this host could not make says nothing about the instance.
+            let changed = match outcome.made {
+                true => threshold.observe(outcome.ok),
+                false => None,
+            };
             let verdict = match changed {
                 Some(alicia_probe::Verdict::Good) => Some(Verdict::Good),
                 Some(alicia_probe::Verdict::Bad) => Some(Verdict::Bad(outcome.detail)),
