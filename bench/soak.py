@@ -12,6 +12,7 @@ import asyncio
 import collections
 import contextlib
 import ctypes
+import glob
 import json
 import os
 import pathlib
@@ -19,6 +20,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,8 +32,10 @@ ANSWER_WITHIN_S = 0.1
 FAULT_LASTS_S = 1.0
 JUMP_S = 3600
 DATA_MIB = 128
-PORT_FIRST = 21000
-FAKETIME = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1"
+# Below the ports that the system gives to connections, or one of those might take an agent's.
+PORTS_FROM, PORTS_TO, PORTS_STEP = 21000, 30000, 100
+# Debian: libfaketime. The same in a folder of each architecture.
+FAKETIME = next(glob.iglob("/usr/lib/*/faketime/libfaketime.so.1"), "")
 MNT_DETACH = 2
 
 
@@ -54,6 +58,16 @@ def build(name: str, directory: pathlib.Path, *flags: str) -> pathlib.Path:
     return program
 
 
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nothing listens on."""
+    for first in range(PORTS_FROM, PORTS_TO, PORTS_STEP):
+        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    sys.exit(f"no {count} ports in a row are free from {PORTS_FROM} to {PORTS_TO}")
+
+
 class Times:
     """When each agent answered."""
 
@@ -69,45 +83,12 @@ class Times:
         return 100 * (1 - sum(self.down_s) / asked) if asked else 0.0
 
 
-async def answers(port: int) -> bool:
-    writer = None
-    try:
-        async with asyncio.timeout(ANSWER_WITHIN_S):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(b"GET / HTTP/1.0\r\n\r\n")
-            return b" 200 " in await reader.readline()
-    except (OSError, TimeoutError):
-        return False
-    finally:
-        if writer:
-            writer.close()
-
-
-async def watch(agent: int, times: Times, over: asyncio.Event) -> None:
-    await asyncio.sleep(random.random() * ASKED_EVERY_S)
-    last, outage = time.monotonic(), 0.0
-    while not over.is_set():
-        was_up = await answers(PORT_FIRST + agent)
-        await asyncio.sleep(max(0.0, last + ASKED_EVERY_S - time.monotonic()))
-        now = time.monotonic()
-        times.asked_s[agent] += now - last
-        if was_up:
-            if outage:
-                times.longest.append((outage, agent, times.last_fault[agent]))
-                times.longest = sorted(times.longest, reverse=True)[:5]
-            outage = 0.0
-        else:
-            outage += now - last
-            times.down_s[agent] += now - last
-            times.down_by_cause[times.last_fault[agent]] += now - last
-        last = now
-
-
 class House:
     """The host, and what it stands on."""
 
     def __init__(self, choice: argparse.Namespace, place: pathlib.Path) -> None:
         self.choice, self.place = choice, place
+        self.first_port = free_ports(choice.agents)
         self.data = place / "data"
         self.data.mkdir()
         self.left_out: dict[str, str] = {}
@@ -119,7 +100,7 @@ class House:
         self.clock.write_text("+0\n")
         self.log = open(place / "host.log", "ab")
         self.host: subprocess.Popen[bytes] | None = None
-        if not os.path.exists(FAKETIME):
+        if not FAKETIME:
             self.left_out["clock jump"] = "libfaketime is not installed"
         (place / "alicia.yaml").write_text(self.file())
 
@@ -135,8 +116,8 @@ class House:
     def file(self) -> str:
         services = [
             f"  agent-{agent}:\n"
-            f"    command: [{self.steady}, '{PORT_FIRST + agent}']\n"
-            f"    liveness: {{http: {{port: {PORT_FIRST + agent}}}, interval: 100ms, timeout: 100ms, fall: 2}}\n"
+            f"    command: [{self.steady}, '{self.first_port + agent}']\n"
+            f"    liveness: {{http: {{port: {self.first_port + agent}}}, interval: 100ms, timeout: 100ms, fall: 2}}\n"
             f"    limits: {{memory: 32MiB}}\n"
             f"    start_limit: {{starts: 0}}\n"
             for agent in range(self.choice.agents)
@@ -181,7 +162,7 @@ class House:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 words = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
                 if words[0] == str(self.steady).encode():
-                    found[int(words[1]) - PORT_FIRST].append(int(entry))
+                    found[int(words[1]) - FIRST].append(int(entry))
         return found
 
     def last_words(self) -> str:
@@ -203,6 +184,40 @@ class House:
                     os.kill(pid, signal.SIGKILL)
         if self.mounted:
             ctypes.CDLL(None).umount2(str(self.data).encode(), MNT_DETACH)
+
+
+async def answers(port: int) -> bool:
+    writer = None
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET / HTTP/1.0\r\n\r\n")
+            return b" 200 " in await reader.readline()
+    except (OSError, TimeoutError):
+        return False
+    finally:
+        if writer:
+            writer.close()
+
+
+async def watch(house: House, agent: int, times: Times, over: asyncio.Event) -> None:
+    await asyncio.sleep(random.random() * ASKED_EVERY_S)
+    last, outage = time.monotonic(), 0.0
+    while not over.is_set():
+        was_up = await answers(house.first_port + agent)
+        await asyncio.sleep(max(0.0, last + ASKED_EVERY_S - time.monotonic()))
+        now = time.monotonic()
+        times.asked_s[agent] += now - last
+        if was_up:
+            if outage:
+                times.longest.append((outage, agent, times.last_fault[agent]))
+                times.longest = sorted(times.longest, reverse=True)[:5]
+            outage = 0.0
+        else:
+            outage += now - last
+            times.down_s[agent] += now - last
+            times.down_by_cause[times.last_fault[agent]] += now - last
+        last = now
 
 
 class Faults:
@@ -263,7 +278,7 @@ class Faults:
         agent = self.dice.randrange(self.house.choice.agents)
         self.times.last_fault[agent] = "out of memory"
         with contextlib.suppress(OSError):
-            _, writer = await asyncio.open_connection("127.0.0.1", PORT_FIRST + agent)
+            _, writer = await asyncio.open_connection("127.0.0.1", self.house.first_port + agent)
             writer.write(b"GET /eat HTTP/1.0\r\n\r\n")
             await writer.drain()
             await asyncio.sleep(FAULT_LASTS_S)
@@ -342,7 +357,7 @@ async def soak(choice: argparse.Namespace, place: pathlib.Path) -> int:
             sys.exit(f"the fleet does not come up: {house.last_words()}")
         async with asyncio.TaskGroup() as watching:
             for agent in range(choice.agents):
-                watching.create_task(watch(agent, times, over))
+                watching.create_task(watch(house, agent, times, over))
             await faults.run(choice.minutes * 60)
             over.set()
         rows, pids = await settle(house)
@@ -379,7 +394,9 @@ def main() -> None:
         directory = pathlib.Path(place)
         code = asyncio.run(soak(choice, directory))
         if code:
-            shutil.copy(directory / "host.log", "soak-host.log")
+            kept = pathlib.Path(tempfile.gettempdir(), "soak-host.log")
+            shutil.copy(directory / "host.log", kept)
+            print(f"the log of the host: {kept}")
     sys.exit(code)
 
 
