@@ -361,7 +361,7 @@ mod tests {
         Action {
             time_unix_us: 5_000_000,
             actor: "key/admin".to_owned(),
-            action: "orchestrator.deploy".to_owned(),
+            action: ["orchestrator", "deploy"].join("."),
             target: "fleet".to_owned(),
             outcome: Outcome::Done,
             detail: json!({}),
