@@ -260,12 +260,11 @@ pub(crate) fn results(
     Ok(sums)
 }
 
+/// By service and check: the tries, and how many of them were too slow or failed.
+pub(crate) type Tried = BTreeMap<(ServiceName, ServiceName), (u64, u64)>;
+
 /// The tries of each check since a minute, and how many of them were too slow or failed.
-pub(crate) fn tries(
-    connection: &Connection,
-    grain: Grain,
-    since: i64,
-) -> Result<BTreeMap<(ServiceName, ServiceName), (u64, u64)>, Error> {
+pub(crate) fn tries(connection: &Connection, grain: Grain, since: i64) -> Result<Tried, Error> {
     let (table, since) = check_table(grain, since);
     let sql = format!(
         "SELECT service, name, sum(tries), sum(slow) FROM {table} WHERE minute >= ?1
