@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use crate::links::anchor;
 
 /// What stands before the first table.
-const PREFACE: &str = include_str!("reference/preface.md");
+const PREFACE: &str = include_str!("reference/preface.txt");
 
 /// The whole page.
 pub(crate) fn page(schema: &str) -> anyhow::Result<String> {
