@@ -162,7 +162,7 @@ class House:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 words = pathlib.Path("/proc", entry, "cmdline").read_bytes().split(b"\0")
                 if words[0] == str(self.steady).encode():
-                    found[int(words[1]) - FIRST].append(int(entry))
+                    found[int(words[1]) - self.first_port].append(int(entry))
         return found
 
     def last_words(self) -> str:

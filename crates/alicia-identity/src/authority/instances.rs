@@ -328,7 +328,9 @@ impl Authority {
             });
         let mut keys: Vec<DirectoryKey> = runs.collect();
         let agents = relock(&self.inner.agents);
-        let agents = agents.agents().filter(|(name, _)| !services.contains_key(*name));
+        let agents = agents
+            .agents()
+            .filter(|(name, _)| !services.contains_key(*name));
         keys.extend(agents.map(|(name, agent)| DirectoryKey {
             source: name.to_string(),
             instance: agent.instance.to_string(),

@@ -48,7 +48,9 @@ impl Authority {
         for read in read {
             match read {
                 Ok(is_read) => is_changed |= is_read,
-                Err(error) => tracing::warn!(%error, "what another process has written cannot be read"),
+                Err(error) => {
+                    tracing::warn!(%error, "what another process has written cannot be read")
+                }
             }
         }
         if is_changed {
