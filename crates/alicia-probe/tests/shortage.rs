@@ -64,6 +64,10 @@ async fn a_try_without_a_descriptor_is_not_made() {
 
 /// On a runtime of one thread, so that this thread is all there is.
 #[tokio::test]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a thread that stands still is what this is about"
+)]
 async fn a_deadline_that_passed_while_the_process_stood_still_is_no_evidence() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let port = silent.local_addr().expect("it is bound").port();
