@@ -14,7 +14,7 @@ from alicia_sdk import ConfigurationError, Message, Service
 from alicia_sdk.arguments import ArgumentFaults, Signature
 from alicia_sdk.declaration import Declaration, Listener
 from alicia_sdk.engine import Engine
-from alicia_sdk.envelope import MESSAGE_BYTES_MAX, Address, Dropped, read, write
+from alicia_sdk.envelope import ID_BYTES_MAX, MESSAGE_BYTES_MAX, Address, Dropped, read, write
 from alicia_sdk.pool import Job, Pool
 from alicia_sdk.problem import Fault
 from alicia_sdk.schema import faults
@@ -72,6 +72,9 @@ def test_a_bare_payload_is_taken(data: bytes, payload: Any) -> None:
         (envelope(priority="urgent"), "not-an-envelope"),
         (envelope(routing={"hops": -1}), "not-an-envelope"),
         (envelope(reply_to=7), "not-an-envelope"),
+        (envelope(correlation_id=7), "not-an-envelope"),
+        (envelope(correlation_id="x" * (ID_BYTES_MAX + 1)), "not-an-envelope"),
+        (envelope(message_id="ä" * (ID_BYTES_MAX // 2 + 1)), "not-an-envelope"),
         (envelope(ttl=0.4), "expired"),
         (envelope(routing={"hops": 11}), "too-many-hops"),
         (envelope(routing={"hops": 3, "max_hops": 2}), "too-many-hops"),
@@ -87,6 +90,7 @@ def test_a_message_at_its_limits_is_taken() -> None:
     read(b'"' + b"x" * (MESSAGE_BYTES_MAX - 2) + b'"', NOW)
     read(envelope(ttl=0.5, routing={"hops": 10}, unknown="field"), NOW)
     read(envelope(ttl=1e308), NOW)
+    read(envelope(message_id="x" * ID_BYTES_MAX, correlation_id="\ud800"), NOW)
 
 
 @pytest.mark.parametrize("payload", [float("nan"), object(), {1, 2}, "x" * MESSAGE_BYTES_MAX])
@@ -137,7 +141,24 @@ def test_topics_and_filters_are_told_apart() -> None:
     ],
 )
 def test_a_caller_cannot_make_the_service_speak_anywhere(topic: str, allowed: bool) -> None:
-    assert takes_replies(topic) is allowed
+    assert takes_replies("alicia", [], topic) is allowed
+
+
+@pytest.mark.parametrize(
+    "senders, topic, allowed",
+    [
+        (["key/tom"], "alicia/keys/tom/replies/cli", True),
+        (["key/tom"], "alicia/keys/ann/replies/cli", False),
+        (["key/tom"], "alicia/keys/tom/replies", False),
+        (["key/tom"], "alicia/system/replies/health/x", False),
+        (["key/tom", "api"], "alicia/api/replies/1", True),
+        (["system/registry"], "alicia/system/replies/registry/r1", True),
+        (["api"], "alicia/api-2/replies/1", False),
+        (["api"], "elsewhere/replies/1", True),
+    ],
+)
+def test_nobody_is_answered_on_the_reply_topic_of_another(senders: list[str], topic: str, allowed: bool) -> None:
+    assert takes_replies("alicia", senders, topic) is allowed
 
 
 def test_who_runs_it_by_hand_speaks_as_the_key() -> None:

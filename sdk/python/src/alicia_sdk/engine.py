@@ -347,7 +347,8 @@ class Engine:
         topic = incoming.response_topic or received.field("reply_to")
         if topic is None:
             return
-        if not takes_replies(topic):
+        senders = [sender for sender in (incoming.source, received.field("source")) if sender]
+        if not takes_replies(self.topics.prefix, senders, topic):
             self._drop(incoming, "bad-reply-topic")
             return
         address = Address(

@@ -16,6 +16,9 @@ from typing import Any, Optional
 MESSAGE_BYTES_MAX = 1 << 20
 """The largest message: what does not fit belongs in a file or behind a URL."""
 
+ID_BYTES_MAX = 1_024
+"""The longest `message_id`, `source` and `correlation_id`: they are kept and sent back."""
+
 HOPS_MAX_DEFAULT = 10
 BROADCAST = "broadcast"
 MESSAGE_TYPES = ("event", "request", "response", "command", "error")
@@ -143,6 +146,10 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32
 
 
+def _is_short(text: Optional[str]) -> bool:
+    return text is None or len(text.encode(errors="surrogatepass")) <= ID_BYTES_MAX
+
+
 def _is_well_formed(envelope: dict[str, Any]) -> bool:
     """Whether each field has its type. Unknown fields are left alone, so that fields can be added."""
     texts = ("message_id", "source")
@@ -152,6 +159,7 @@ def _is_well_formed(envelope: dict[str, Any]) -> bool:
     return (
         all(isinstance(envelope.get(name), str) for name in texts)
         and all(isinstance(envelope.get(name, ""), (str, type(None))) for name in optional)
+        and all(_is_short(envelope.get(name)) for name in (*texts, "correlation_id"))
         and isinstance(envelope.get("destination", BROADCAST), str)
         and envelope["message_type"] in MESSAGE_TYPES
         and envelope.get("priority", "normal") in PRIORITIES

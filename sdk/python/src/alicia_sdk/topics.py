@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -98,12 +99,33 @@ class Topics:
         return topic[len(start) :] if topic.startswith(start) else f"/{topic}"
 
 
-def takes_replies(topic: str) -> bool:
-    """Whether an answer may be sent to the topic that a caller named: one that has a level `replies`.
+def takes_replies(prefix: str, senders: Sequence[str], topic: str) -> bool:
+    """Whether an answer to these senders may be sent to the topic that one of them named.
 
-    Otherwise anybody could make the service speak where only the service itself may.
+    Only to a topic that has a level `replies`, and under the prefix only to their own: otherwise anybody could make the
+    service speak where only the service itself may, or answer in the place of somebody else. `senders` are what the broker
+    and the envelope say of the sender; where both say nothing, any topic for replies will do.
     """
-    return is_topic(topic) and not topic.startswith("$") and "replies" in topic.split("/")
+    if not is_topic(topic) or topic.startswith("$") or "replies" not in topic.split("/"):
+        return False
+    if not senders or not topic.startswith(f"{prefix}/"):
+        return True
+    return any(topic.startswith(_replies_to(prefix, sender)) for sender in senders)
+
+
+def _replies_to(prefix: str, sender: str) -> str:
+    """The beginning of every topic on which this sender awaits answers."""
+    kind, _, name = sender.partition("/")
+    if name and kind == "system":
+        return f"{prefix}/system/replies/{_level(name)}/"
+    if name and kind == "key":
+        return f"{prefix}/keys/{_level(name)}/replies/"
+    return f"{prefix}/{_level(sender)}/replies/"
+
+
+def _level(text: str) -> str:
+    """A text as one level of a topic."""
+    return re.sub(r"[/+#\0]", "-", text)
 
 
 def is_topic(topic: str) -> bool:
