@@ -37,6 +37,7 @@ PORTS_FROM, PORTS_TO, PORTS_STEP = 21000, 30000, 100
 # Debian: libfaketime. The same in a folder of each architecture.
 FAKETIME = next(glob.iglob("/usr/lib/*/faketime/libfaketime.so.1"), "")
 MNT_DETACH = 2
+MEMORY = "/dev/shm"
 
 
 def options() -> argparse.Namespace:
@@ -120,6 +121,7 @@ class House:
             f"    liveness: {{http: {{port: {self.first_port + agent}}}, interval: 100ms, timeout: 100ms, fall: 2}}\n"
             f"    limits: {{memory: 32MiB}}\n"
             f"    start_limit: {{starts: 0}}\n"
+            f"    back_off: {{reset_after: 1s}}\n"
             for agent in range(self.choice.agents)
         ]
         head = f"name: soak\ndata: {self.data}\nhttp: {{listen: '127.0.0.1:0'}}\nbroker: {{listen: '127.0.0.1:0'}}\n"
@@ -390,7 +392,9 @@ def main() -> None:
     choice = options()
     if not shutil.which("cc"):
         sys.exit("a C compiler is needed (Debian: gcc)")
-    with tempfile.TemporaryDirectory(prefix="alicia-soak-") as place:
+    # In memory: what other programs do to the disk is no fault that was asked for.
+    memory = MEMORY if os.access(MEMORY, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="alicia-soak-", dir=memory) as place:
         directory = pathlib.Path(place)
         code = asyncio.run(soak(choice, directory))
         if code:
