@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import rogue
+from rogue import mqtt
 
 HERE = Path(__file__).resolve().parent
 AGENTS = 8
@@ -35,8 +35,7 @@ ASKED_EVERY_S = 0.005
 # Between the start of a hostile agent and the measurement: it is at full tilt by then.
 RISE_S = 1.0
 RATIO_MAX = 2.0
-SUBSCRIBE = 0x82
-TOPIC = "alicia/bench/echo"
+TOPIC = b"alicia/bench/echo"
 
 Times = dict[str, list[float]]
 
@@ -97,13 +96,11 @@ def http_asker(ports: list[int]) -> Callable[[], None]:
 def bus_asker(port: int, key: str) -> Callable[[], None]:
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    text, packet = rogue.text, rogue.packet
-    body = text("MQTT") + b"\x04\xc2\x00\x00" + text("bench-echo") + text("admin") + text(key)
-    connection.sendall(packet(rogue.CONNECT, body))
+    connection.sendall(mqtt.connect(mqtt.V4, b"bench-echo", b"admin", key.encode(), keep_alive=0))
     connection.recv(4)
-    connection.sendall(packet(SUBSCRIBE, b"\x00\x01" + text(TOPIC) + b"\x00"))
+    connection.sendall(mqtt.subscribe(mqtt.V4, [TOPIC]))
     connection.recv(5)
-    message = packet(rogue.PUBLISH, text(TOPIC) + b"x" * 64)
+    message = mqtt.publish(mqtt.V4, TOPIC, b"x" * 64)
 
     def ask() -> None:
         connection.sendall(message)

@@ -1,11 +1,14 @@
 """An agent that means harm, for hostile.py: `rogue.py processes|memory|log|messages`."""
 
 import os
+import pathlib
 import socket
 import sys
 import urllib.parse
 
-CONNECT, PUBLISH = 0x10, 0x30
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "tests/suites/support"))
+import mqtt_packets as mqtt  # noqa: E402 (the suites have the packets)
+
 CONNECTIONS = 8
 PIECE = 1 << 20
 MEMORY_WANTED = 10 << 30
@@ -35,23 +38,6 @@ def log() -> None:
         os.write(1, block)
 
 
-def length(value: int) -> bytes:
-    out = bytearray()
-    while True:
-        value, low = divmod(value, 128)
-        out.append(low | (0x80 if value else 0))
-        if not value:
-            return bytes(out)
-
-
-def text(value: str) -> bytes:
-    return len(value.encode()).to_bytes(2, "big") + value.encode()
-
-
-def packet(kind: int, body: bytes) -> bytes:
-    return bytes([kind]) + length(len(body)) + body
-
-
 def messages() -> None:
     """As many messages as the bus takes, on several connections: some for nobody, some for the registry."""
     own, prefix = os.environ["ALICIA_SERVICE"], os.environ["ALICIA_TOPIC_PREFIX"]
@@ -60,12 +46,11 @@ def messages() -> None:
         token = file.read().strip()
     name = os.environ["ALICIA_MQTT_USERNAME"]
     topics = (f"{prefix}/{own}/flood", f"{prefix}/system/discovery/resolve", f"{prefix}/system/discovery/register")
-    flood = b"".join(packet(PUBLISH, text(topic) + b'{"name":"x"}') for topic in topics) * 1000
+    flood = b"".join(mqtt.publish(mqtt.V4, topic.encode(), b'{"name":"x"}') for topic in topics) * 1000
     for number in range(CONNECTIONS):
         if os.fork() == 0:
             connection = socket.create_connection((bus.hostname, bus.port))
-            body = text("MQTT") + b"\x04\xc2\x00\x3c" + text(f"{own}-{number}") + text(name) + text(token)
-            connection.sendall(packet(CONNECT, body))
+            connection.sendall(mqtt.connect(mqtt.V4, f"{own}-{number}".encode(), name.encode(), token.encode()))
             answer = connection.recv(4)
             if answer[3:] != b"\x00":
                 sys.exit(f"not let in: {answer!r}")

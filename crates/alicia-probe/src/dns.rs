@@ -2,6 +2,7 @@
 
 mod wire;
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -118,15 +119,24 @@ fn fits(record: &str, expected: &str) -> bool {
     bare(record) == bare(expected) || bare(host) == bare(expected)
 }
 
+/// What to say when the name server cannot be asked in this way.
+fn failure(
+    server: SocketAddr,
+    way: &str,
+    deadline: &Deadline,
+) -> impl Fn(io::Error) -> String + Copy {
+    move |error| {
+        let error = deadline.own(error);
+        format!("failed to ask the name server {server}{way}: {error}")
+    }
+}
+
 async fn over_udp(
     server: SocketAddr,
     (id, question): (u16, &Question),
     deadline: &Deadline,
 ) -> Result<Answer, String> {
-    let failed = |error| {
-        let error = deadline.own(error);
-        format!("failed to ask the name server {server}: {error}")
-    };
+    let failed = failure(server, "", deadline);
     let local: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -157,10 +167,7 @@ async fn over_tcp(
     (id, question): (u16, &Question),
     deadline: &Deadline,
 ) -> Result<Answer, String> {
-    let failed = |error| {
-        let error = deadline.own(error);
-        format!("failed to ask the name server {server} over TCP: {error}")
-    };
+    let failed = failure(server, " over TCP", deadline);
     let mut stream = TcpStream::connect(server).await.map_err(failed)?;
     let message = question.message(id);
     let length = u16::try_from(message.len()).unwrap_or(u16::MAX);

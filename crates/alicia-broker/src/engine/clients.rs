@@ -288,6 +288,10 @@ impl Owner {
 impl Inner {
     /// Counts a connection of this identity in; the answer is the pace that it shares with the others.
     fn share(&mut self, identity: &Identity, limits: &Limits) -> Arc<Pace> {
+        if let Some(share) = self.per_identity.get_mut(&identity.name) {
+            share.connections += 1;
+            return Arc::clone(&share.pace);
+        }
         let now = clock::now();
         self.per_identity
             .retain(|_, share| share.connections > 0 || !share.pace.is_full(now));
@@ -295,15 +299,13 @@ impl Inner {
             true => 0,
             false => limits.packet_rate_max,
         };
-        let share = self
-            .per_identity
-            .entry(Arc::clone(&identity.name))
-            .or_insert_with(|| Share {
-                connections: 0,
-                pace: Arc::new(Pace::new(rate, now)),
-            });
-        share.connections += 1;
-        Arc::clone(&share.pace)
+        let pace = Arc::new(Pace::new(rate, now));
+        let share = Share {
+            connections: 1,
+            pace: Arc::clone(&pace),
+        };
+        self.per_identity.insert(Arc::clone(&identity.name), share);
+        pace
     }
 
     fn check_owner(

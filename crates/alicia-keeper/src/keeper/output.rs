@@ -79,18 +79,11 @@ impl Keeper {
         }
         for token in events.into_iter().filter_map(Token::of) {
             if let Token::Output(run, index) = token {
-                let dropped = self.dropped(run);
-                if self.read_pipe(run, index) == Turn::Read && self.dropped(run) > dropped {
+                if let (Turn::Read, true) = self.read_pipe(run, index) {
                     self.rest(run, index);
                 }
             }
         }
-    }
-
-    /// Lines of a run's log that were dropped so far.
-    fn dropped(&self, run: u64) -> u64 {
-        let log = self.instances.get(&run).and_then(|it| it.log.as_ref());
-        log.map_or(0, |log| log.borrow().dropped_in_all())
     }
 
     /// Leaves a pipe alone for a moment.
@@ -130,16 +123,17 @@ impl Keeper {
         }
     }
 
-    /// One read of one pipe, into the log.
-    fn read_pipe(&mut self, run: u64, index: usize) -> Turn {
+    /// One read of one pipe, into the log; and whether lines of it were dropped.
+    fn read_pipe(&mut self, run: u64, index: usize) -> (Turn, bool) {
         let Some(instance) = self.instances.get_mut(&run) else {
-            return Turn::Closed;
+            return (Turn::Closed, false);
         };
         let (Some(pipe), Some(log)) = (&mut instance.pipes[index], &instance.log) else {
-            return Turn::Closed;
+            return (Turn::Closed, false);
         };
         self.logs.read_buffer.resize(READ_BYTES, 0);
         let mut log = log.borrow_mut();
+        let dropped_before = log.dropped_in_all();
         let mut batch = log.batch(&mut self.logs.line_buffer, clock::unix_us());
         let turn = pipe.turn(&mut self.logs.read_buffer, &mut batch);
         if turn == Turn::Closed {
@@ -147,19 +141,20 @@ impl Keeper {
         }
         let trouble = batch.finish();
         let owes_marker = log.owes_marker();
+        let is_dropping = log.dropped_in_all() > dropped_before;
         drop(log);
         if turn == Turn::Closed {
             instance.pipes[index] = None;
         }
         self.after_batch(run, trouble, owes_marker);
-        turn
+        (turn, is_dropping)
     }
 
     /// What a leader wrote before its end is in the log when its end is told.
     pub(super) fn drain_output(&mut self, run: u64) {
         for index in 0..2 {
             for _ in 0..DRAIN_READS_MAX {
-                if self.read_pipe(run, index) != Turn::Read {
+                if self.read_pipe(run, index).0 != Turn::Read {
                     break;
                 }
             }
