@@ -5,25 +5,12 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::{output, root};
+use crate::{files, root};
 
 /// Looks at every page.
 pub(crate) fn check(faults: &mut Vec<String>) -> anyhow::Result<()> {
-    let listed = output(
-        "git",
-        &[
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "*.md",
-        ],
-    )?;
-    for name in listed.lines() {
-        let path = root().join(name);
-        if !path.exists() {
-            continue;
-        }
+    for name in files("*.md")? {
+        let path = root().join(&name);
         let text = fs::read_to_string(&path).with_context(|| format!("read {name}"))?;
         for link in links(&text) {
             if let Some(fault) = fault(&path, &text, &link) {

@@ -54,6 +54,22 @@ fn root() -> PathBuf {
     own.parent().expect("xtask lies in the root").to_owned()
 }
 
+/// The files of ours whose names fit, below the root; those too that git does not follow yet.
+fn files(pattern: &str) -> anyhow::Result<Vec<String>> {
+    let listed = output(
+        "git",
+        &[
+            "ls-files",
+            "--cached",
+            "--others",
+            "--exclude-standard",
+            pattern,
+        ],
+    )?;
+    let names = listed.lines().filter(|name| root().join(name).exists());
+    Ok(names.map(str::to_owned).collect())
+}
+
 /// Runs a program in the root and gives what it wrote.
 fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     let line = format!("{program} {}", arguments.join(" "));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use crate::{actions, floors, links, output, root};
+use crate::{actions, files, floors, links, output, root};
 
 /// A longer source file has a seam somewhere.
 const SOURCE_LINES_MAX: usize = 700;
@@ -102,21 +102,8 @@ fn check_package(package: &Value, faults: &mut Vec<String>) -> anyhow::Result<()
 
 /// Every Rust file of ours.
 fn sources(root: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let listed = output(
-        "git",
-        &[
-            "ls-files",
-            "--cached",
-            "--others",
-            "--exclude-standard",
-            "*.rs",
-        ],
-    )?;
-    Ok(listed
-        .lines()
-        .map(|line| root.join(line))
-        .filter(|path| path.exists())
-        .collect())
+    let names = files("*.rs")?.into_iter();
+    Ok(names.map(|name| root.join(name)).collect())
 }
 
 fn check_source(path: &Path, faults: &mut Vec<String>) -> anyhow::Result<()> {

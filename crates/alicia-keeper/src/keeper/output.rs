@@ -78,10 +78,10 @@ impl Keeper {
             return;
         }
         for token in events.into_iter().filter_map(Token::of) {
-            if let Token::Output(run, index) = token {
-                if let (Turn::Read, true) = self.read_pipe(run, index) {
-                    self.rest(run, index);
-                }
+            if let Token::Output(run, index) = token
+                && let (Turn::Read, true) = self.read_pipe(run, index)
+            {
+                self.rest(run, index);
             }
         }
     }

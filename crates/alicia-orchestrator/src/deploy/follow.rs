@@ -217,7 +217,6 @@ fn end(row: &mut Row, at: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alicia_contract::deployment::Deployment;
 
     fn fleet(version: u32) -> Arc<Fleet> {
         let fleet = json!({ "name": "home", "services": {
@@ -234,24 +233,11 @@ mod tests {
             last_lines: Vec::new(),
         };
         let api = ServiceName::new("api").expect("a name");
-        Row {
-            deployment: Deployment {
-                number: 7,
-                at: 1.0,
-                actor: "key/admin".to_owned(),
-                reason: None,
-                digest: "d".to_owned(),
-                rollback_to: None,
-                state: DeploymentState::UnderWay,
-                detail: String::new(),
-                ended: None,
-                services: BTreeMap::from([(api, under_way)]),
-            },
-            file_digest: "d".to_owned(),
-            fleet: fleet(accepted),
-            effective: fleet(effective),
-            base: Some(fleet(1)),
-        }
+        let mut row = Row::under_way(fleet(accepted), BTreeMap::from([(api, under_way)]));
+        row.deployment.number = 7;
+        row.effective = fleet(effective);
+        row.base = Some(fleet(1));
+        row
     }
 
     #[test]

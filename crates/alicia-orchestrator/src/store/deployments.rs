@@ -319,6 +319,34 @@ fn decode(raw: Raw) -> Result<Row, Error> {
 }
 
 #[cfg(test)]
+impl Row {
+    /// A deployment of this fleet that has been accepted, and no other fleet beside it.
+    pub(crate) fn under_way(
+        fleet: Arc<Fleet>,
+        services: BTreeMap<ServiceName, ServiceOutcome>,
+    ) -> Self {
+        Self {
+            deployment: Deployment {
+                number: 0,
+                at: 5.0,
+                actor: "key/admin".to_owned(),
+                reason: None,
+                digest: "d".to_owned(),
+                rollback_to: None,
+                state: DeploymentState::UnderWay,
+                detail: String::new(),
+                ended: None,
+                services,
+            },
+            file_digest: "d".to_owned(),
+            effective: fleet.clone(),
+            base: Some(fleet.clone()),
+            fleet,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use alicia_module::Clock;
@@ -337,24 +365,7 @@ mod tests {
             };
             (ServiceName::new(*name).expect("a name"), outcome)
         });
-        Row {
-            deployment: Deployment {
-                number: 0,
-                at: 5.0,
-                actor: "key/admin".to_owned(),
-                reason: None,
-                digest: "d".to_owned(),
-                rollback_to: None,
-                state: DeploymentState::UnderWay,
-                detail: String::new(),
-                ended: None,
-                services: services.collect(),
-            },
-            file_digest: "d".to_owned(),
-            effective: fleet.clone(),
-            base: Some(fleet.clone()),
-            fleet,
-        }
+        Row::under_way(fleet, services.collect())
     }
 
     fn action() -> Action {

@@ -7,21 +7,13 @@ use alicia_contract::orchestrator::InstanceState::{
     Backoff, Completed, Failed, Parked, Paused, Running, Starting, Stopped, Stopping, Waiting,
 };
 use alicia_contract::orchestrator::{ExitCause, Verb};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::world::World;
 use crate::core::cause::Said;
 use crate::core::event::{Counters, Event, Role, SpawnFault, Verdict};
 
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn agent(settings: Value) -> World {
-    let mut settings = settings;
-    settings["command"] = json!("agent");
-    let mut world = World::new(json!({ "agent": settings }));
-    world.answer_spawns();
-    world
-}
 
 fn say(world: &mut World, service: &str, fields: &[(&str, &str)]) {
     let instance = world.run(service, 1);
@@ -56,7 +48,7 @@ fn cause(world: &World) -> ExitCause {
 
 #[test]
 fn a_providers_limit_parks_until_the_time_it_gave_and_uses_up_no_restart() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     for round in 0..20 {
         let until = world.now.as_secs_f64() + 120.0;
         say(
@@ -83,7 +75,7 @@ fn a_providers_limit_parks_until_the_time_it_gave_and_uses_up_no_restart() {
 
 #[test]
 fn without_a_time_it_is_parked_longer_each_time_until_a_good_run() {
-    let mut world = agent(json!({ "on_exit": { "park_for": "10s" } }));
+    let mut world = World::agent(json!({ "on_exit": { "park_for": "10s" } }));
     let mut waits = Vec::new();
     for _ in 0..4 {
         world.end(&world.run("agent", 1), Some(75));
@@ -133,7 +125,7 @@ fn a_fleet_that_was_parked_comes_back_five_a_second() {
 
 #[test]
 fn what_is_parked_stays_so_over_the_end_of_the_host() {
-    let mut world = agent(json!({ "on_exit": { "park_for": "10m" } }));
+    let mut world = World::agent(json!({ "on_exit": { "park_for": "10m" } }));
     world.end(&world.run("agent", 1), Some(75));
     let before = world.instances("agent")[0].next_start;
     world.pass(MINUTE);
@@ -148,7 +140,7 @@ fn what_is_parked_stays_so_over_the_end_of_the_host() {
 
 #[test]
 fn a_person_may_resume_what_is_parked() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     world.end(&world.run("agent", 1), Some(75));
     world.command(Verb::Resume, &["agent"], None);
     world.answer_spawns();
@@ -157,7 +149,7 @@ fn a_person_may_resume_what_is_parked() {
 
 #[test]
 fn a_stop_ends_the_parking() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     world.end(&world.run("agent", 1), Some(75));
     world.command(Verb::Stop, &["agent"], None);
     assert_eq!(world.states("agent"), [Stopped]);
@@ -172,7 +164,7 @@ fn what_a_restart_cannot_mend_is_tried_slowly() {
         (78, ExitCause::Configuration),
         (77, ExitCause::Authentication),
     ] {
-        let mut world = agent(json!({}));
+        let mut world = World::agent(json!({}));
         world.end(&world.run("agent", 1), Some(code));
         assert_eq!(world.states("agent"), [Failed]);
         assert_eq!(cause(&world), class);
@@ -192,7 +184,7 @@ fn what_a_restart_cannot_mend_is_tried_slowly() {
 
 #[test]
 fn after_the_limit_it_is_tried_slowly_unless_the_file_gives_up() {
-    let mut world = agent(json!({ "start_limit": { "starts": 2, "retry_every": "30s" } }));
+    let mut world = World::agent(json!({ "start_limit": { "starts": 2, "retry_every": "30s" } }));
     world.end(&world.run("agent", 1), Some(1));
     world.answer_spawns();
     world.end(&world.run("agent", 1), Some(1));
@@ -205,7 +197,7 @@ fn after_the_limit_it_is_tried_slowly_unless_the_file_gives_up() {
     world.pass(MINUTE + Duration::from_secs(1));
     assert_eq!(world.spawns.len(), 1, "not sooner than the limit has room");
     let given_up = json!({ "start_limit": { "starts": 1, "give_up": true } });
-    let mut world = agent(given_up);
+    let mut world = World::agent(given_up);
     world.end(&world.run("agent", 1), Some(1));
     assert_eq!(world.states("agent"), [Failed]);
     assert_eq!(world.instances("agent")[0].next_start, None);
@@ -215,7 +207,7 @@ fn after_the_limit_it_is_tried_slowly_unless_the_file_gives_up() {
 
 #[test]
 fn slow_tries_go_on_with_a_new_host() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     world.end(&world.run("agent", 1), Some(78));
     world.crash_host();
     assert_eq!(world.states("agent"), [Failed]);
@@ -236,14 +228,14 @@ fn a_program_that_is_not_there_is_tried_slowly() {
 
 #[test]
 fn the_output_is_believed_last() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     world.output = Some(Said {
         class: ExitCause::ProviderLimit,
         resume_at: Some(world.now.as_secs_f64() + 30.0),
     });
     world.end(&world.run("agent", 1), Some(1));
     assert_eq!(world.states("agent"), [Parked]);
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     world.output = Some(Said {
         class: ExitCause::PortTaken,
         resume_at: None,
@@ -259,7 +251,7 @@ fn the_output_is_believed_last() {
 
 #[test]
 fn who_asked_is_the_cause_of_what_was_asked_for() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     world.command(Verb::Restart, &["agent"], None);
     world.finish_stops();
     assert_eq!(cause(&world), ExitCause::Operator);
@@ -274,7 +266,8 @@ fn who_asked_is_the_cause_of_what_was_asked_for() {
 
 #[test]
 fn ready_is_what_it_says_and_its_words_are_shown() {
-    let mut world = agent(json!({ "readiness": { "notify": true }, "start_timeout": "10s" }));
+    let mut world =
+        World::agent(json!({ "readiness": { "notify": true }, "start_timeout": "10s" }));
     assert_eq!(world.states("agent"), [Starting]);
     say(
         &mut world,
@@ -300,7 +293,7 @@ fn ready_is_what_it_says_and_its_words_are_shown() {
 
 #[test]
 fn a_new_host_hears_that_it_was_ready_meanwhile() {
-    let mut world = agent(json!({ "notify": true }));
+    let mut world = World::agent(json!({ "notify": true }));
     assert_eq!(world.states("agent"), [Starting]);
     let instance = world.run("agent", 1);
     let held = world.held.get_mut(&instance).expect("it runs");
@@ -311,7 +304,7 @@ fn a_new_host_hears_that_it_was_ready_meanwhile() {
 
 #[test]
 fn one_that_makes_no_step_is_restarted() {
-    let mut world = agent(json!({ "progress": { "within": "1m" } }));
+    let mut world = World::agent(json!({ "progress": { "within": "1m" } }));
     for minute in 1..4 {
         world.pass(Duration::from_secs(59));
         count(&mut world, f64::from(minute), 0.0, 0.0);
@@ -336,7 +329,7 @@ fn repeat(world: &mut World, times: u32) {
 #[test]
 fn each_action_does_what_it_says() {
     let progress = |then: &str| json!({ "progress": { "repeat": 3, "then": then } });
-    let mut world = agent(progress("pause"));
+    let mut world = World::agent(progress("pause"));
     repeat(&mut world, 2);
     assert_eq!(world.states("agent"), [Running]);
     repeat(&mut world, 1);
@@ -348,7 +341,7 @@ fn each_action_does_what_it_says() {
     assert_eq!(world.states("agent"), [Running]);
     assert_eq!(world.signals.last().map(|(_, signal)| *signal), Some(18));
 
-    let mut world = agent(progress("ask"));
+    let mut world = World::agent(progress("ask"));
     repeat(&mut world, 5);
     assert_eq!(world.states("agent"), [Running]);
     let attention = world.instances("agent")[0]
@@ -364,14 +357,14 @@ fn each_action_does_what_it_says() {
     say(&mut world, "agent", &[("X_ALICIA_ACTION", "cat /etc/motd")]);
     assert_eq!(world.instances("agent")[0].attention, None, "it gets on");
 
-    let mut world = agent(progress("kill"));
+    let mut world = World::agent(progress("kill"));
     repeat(&mut world, 3);
     world.finish_stops();
     assert_eq!(world.states("agent"), [Failed]);
     world.pass(60 * MINUTE);
     assert!(world.spawns.is_empty());
 
-    let mut world = agent(progress("checkpoint"));
+    let mut world = World::agent(progress("checkpoint"));
     repeat(&mut world, 3);
     assert_eq!(
         (world.states("agent"), world.checkpoints),
@@ -390,7 +383,7 @@ fn each_action_does_what_it_says() {
 
 #[test]
 fn one_that_is_paused_can_be_stopped_and_is_not_probed() {
-    let mut world = agent(json!({ "liveness": { "tcp": { "port": 1 } } }));
+    let mut world = World::agent(json!({ "liveness": { "tcp": { "port": 1 } } }));
     let run = world.run("agent", 1);
     world.command(Verb::Pause, &["agent"], None);
     assert_eq!(world.states("agent"), [Paused]);
@@ -405,7 +398,7 @@ fn one_that_is_paused_can_be_stopped_and_is_not_probed() {
 
 #[test]
 fn a_budget_that_is_used_up_parks_until_the_day_is_over() {
-    let mut world = agent(json!({ "budget": { "tokens_per_day": 100 } }));
+    let mut world = World::agent(json!({ "budget": { "tokens_per_day": 100 } }));
     count(&mut world, 1.0, 79.0, 0.0);
     assert_eq!(world.instances("agent")[0].attention, None);
     count(&mut world, 1.0, 85.0, 0.0);
@@ -442,7 +435,7 @@ fn a_budget_that_is_used_up_parks_until_the_day_is_over() {
 
 #[test]
 fn who_meters_counts_too_and_once() {
-    let mut world = agent(json!({ "budget": { "cost_per_day_usd": 1.0 } }));
+    let mut world = World::agent(json!({ "budget": { "cost_per_day_usd": 1.0 } }));
     let spent = |world: &mut World, id: &str, cost_usd: f64| {
         let spent = alicia_contract::orchestrator::Spent {
             id: id.to_owned(),
@@ -485,7 +478,7 @@ fn a_group_has_a_budget_and_restarts_have_one() {
     );
     assert_eq!(world.states("other"), [Running]);
 
-    let mut world = agent(json!({ "budget": { "restarts_per_hour": 2 } }));
+    let mut world = World::agent(json!({ "budget": { "restarts_per_hour": 2 } }));
     for _ in 0..2 {
         world.end(&world.run("agent", 1), Some(1));
         world.pass(MINUTE);
@@ -500,7 +493,7 @@ fn a_group_has_a_budget_and_restarts_have_one() {
 
 #[test]
 fn running_time_is_a_budget() {
-    let mut world = agent(json!({ "budget": { "wall_clock": "10m" } }));
+    let mut world = World::agent(json!({ "budget": { "wall_clock": "10m" } }));
     world.pass(9 * MINUTE);
     assert_eq!(world.states("agent"), [Running]);
     world.pass(2 * MINUTE);
@@ -646,7 +639,7 @@ fn a_run_that_follows_an_unfinished_one_is_told_so() {
 
 #[test]
 fn what_happened_with_other_settings_is_not_shown() {
-    let mut world = agent(json!({ "restart": "never" }));
+    let mut world = World::agent(json!({ "restart": "never" }));
     world.end(&world.run("agent", 1), Some(1));
     assert_eq!(world.states("agent"), [Failed]);
     world.fleet = super::world::fleet(json!({ "agent": { "command": "better" } }));
@@ -658,7 +651,7 @@ fn what_happened_with_other_settings_is_not_shown() {
 
 #[test]
 fn one_that_is_done_stays_done_whatever_it_said_before() {
-    let mut world = agent(json!({ "restart": "on-failure" }));
+    let mut world = World::agent(json!({ "restart": "on-failure" }));
     world.end(&world.run("agent", 1), Some(0));
     assert_eq!(world.states("agent"), [Completed]);
     assert_eq!(cause(&world), ExitCause::Success);

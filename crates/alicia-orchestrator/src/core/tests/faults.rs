@@ -16,14 +16,6 @@ use crate::core::event::{Event, Role, UpdateEnd, Verdict};
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY_S: f64 = 86_400.0;
 
-fn agent(settings: Value) -> World {
-    let mut settings = settings;
-    settings["command"] = json!("agent");
-    let mut world = World::new(json!({ "agent": settings }));
-    world.answer_spawns();
-    world
-}
-
 fn say(world: &mut World, fields: &[(&str, String)]) {
     let instance = world.run("agent", 1);
     let fields: BTreeMap<String, String> = fields
@@ -85,7 +77,7 @@ fn commands(world: &World) -> Vec<String> {
 
 #[test]
 fn one_that_was_paused_on_its_way_is_asked_whether_it_is_ready_when_it_goes_on() {
-    let mut world = agent(json!({ "readiness": { "tcp": { "port": 1 } } }));
+    let mut world = World::agent(json!({ "readiness": { "tcp": { "port": 1 } } }));
     world.command(Verb::Pause, &["agent"], None);
     assert_eq!(world.states("agent"), [Paused]);
     world.command(Verb::Resume, &["agent"], None);
@@ -100,7 +92,7 @@ fn one_that_was_paused_on_its_way_is_asked_whether_it_is_ready_when_it_goes_on()
 
 #[test]
 fn one_that_is_paused_keeps_its_reason_over_a_killed_host() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     world.command(Verb::Pause, &["agent"], None);
     let before = world.instances("agent")[0].reason.clone();
     world.crash_host();
@@ -110,7 +102,7 @@ fn one_that_is_paused_keeps_its_reason_over_a_killed_host() {
 
 #[test]
 fn more_instances_than_the_file_says_keep_what_is_remembered_of_them_over_a_killed_host() {
-    let mut world = agent(json!({ "scaling": { "min": 1, "max": 5, "cpu": 0.5 } }));
+    let mut world = World::agent(json!({ "scaling": { "min": 1, "max": 5, "cpu": 0.5 } }));
     world.tell(Event::Scaled(name("agent"), 3));
     world.answer_spawns();
     world.command(Verb::Pause, &["agent"], None);
@@ -122,7 +114,7 @@ fn more_instances_than_the_file_says_keep_what_is_remembered_of_them_over_a_kill
 
 #[test]
 fn a_pause_in_the_middle_of_saving_does_not_end_the_watch_over_its_work() {
-    let mut world = agent(json!({ "progress": {
+    let mut world = World::agent(json!({ "progress": {
         "within": "10s", "then": "checkpoint", "checkpoint_within": "30s" } }));
     world.pass(Duration::from_secs(10));
     assert_eq!(world.checkpoints, 1);
@@ -142,7 +134,7 @@ fn what_failed_or_is_parked_while_its_remains_are_cleared_away_comes_back_though
         "on_exit": { "park_for": "5m" },
     });
     for (code, state) in [(1, Failed), (75, Parked)] {
-        let mut world = agent(settings.clone());
+        let mut world = World::agent(settings.clone());
         let run = world.run("agent", 1);
         world.held.get_mut(&run).expect("it runs").children = true;
         world.end(&run, Some(code));
@@ -158,7 +150,7 @@ fn what_failed_or_is_parked_while_its_remains_are_cleared_away_comes_back_though
 
 #[test]
 fn a_providers_limit_outlives_an_orderly_end_of_the_house() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     let until = world.unix() + 600.0;
     limited_until(&mut world, until);
     world.tell(Event::Shutdown);
@@ -173,7 +165,7 @@ fn a_providers_limit_outlives_an_orderly_end_of_the_house() {
 
 #[test]
 fn a_wait_for_a_moment_follows_the_wall_clock_and_ends_in_any_case() {
-    let mut world = agent(json!({}));
+    let mut world = World::agent(json!({}));
     let until = world.unix() + 7_200.0;
     limited_until(&mut world, until);
     world.pass(MINUTE);
@@ -196,8 +188,9 @@ fn a_wait_for_a_moment_follows_the_wall_clock_and_ends_in_any_case() {
 
 #[test]
 fn a_clock_that_was_set_back_while_no_host_ran_does_not_put_a_try_off() {
-    let mut world =
-        agent(json!({ "start_limit": { "starts": 1, "within": "1m", "retry_every": "5m" } }));
+    let mut world = World::agent(
+        json!({ "start_limit": { "starts": 1, "within": "1m", "retry_every": "5m" } }),
+    );
     world.end(&world.run("agent", 1), Some(1));
     assert_eq!(world.states("agent"), [Failed]);
     world.set_s -= DAY_S;
@@ -208,7 +201,8 @@ fn a_clock_that_was_set_back_while_no_host_ran_does_not_put_a_try_off() {
 
 #[test]
 fn deadlines_that_are_moved_do_not_pile_up() {
-    let mut world = agent(json!({ "readiness": { "notify": true }, "start_timeout": "10s" }));
+    let mut world =
+        World::agent(json!({ "readiness": { "notify": true }, "start_timeout": "10s" }));
     for ms in 0..10_000_u64 {
         world.pass(Duration::from_millis(ms % 3));
         let us = 3_600_000_000 - ms;
@@ -374,7 +368,7 @@ fn a_group_that_falls_together_starts_when_all_of_it_has_ended() {
 
 #[test]
 fn one_that_is_ending_gets_the_time_that_it_asks_for_but_not_for_ever() {
-    let mut world = agent(json!({ "notify": true, "stop": { "grace": "10s" } }));
+    let mut world = World::agent(json!({ "notify": true, "stop": { "grace": "10s" } }));
     say(&mut world, &[("READY", "1".to_owned())]);
     world.command(Verb::Stop, &["agent"], None);
     for _ in 0..80 {

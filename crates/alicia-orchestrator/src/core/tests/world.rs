@@ -118,6 +118,14 @@ fn exit_of(code: Option<i32>, at: Duration) -> Exit {
 }
 
 impl World {
+    /// A fleet of one service, `agent`, whose starts succeed.
+    pub(super) fn agent(mut settings: Value) -> Self {
+        settings["command"] = json!("agent");
+        let mut world = Self::new(json!({ "agent": settings }));
+        world.answer_spawns();
+        world
+    }
+
     /// A fleet, and a keeper that holds nothing.
     pub(super) fn new(services: Value) -> Self {
         let mut world = Self {
