@@ -603,11 +603,16 @@ impl Service {
         self.slots.values_mut().for_each(|slot| slot.pinned = None);
     }
 
-    /// Slots keep these settings, except those that have the new ones already.
+    /// Slots keep these settings, except those that have the new ones already: by what they are to run, or by what does
+    /// run there since an update that was itself overtaken.
     fn pin(&mut self, old: &Arc<Settings>) {
         for slot in self.slots.values_mut() {
+            let runs_new = slot
+                .run
+                .as_ref()
+                .is_some_and(|run| run.digest == self.digest);
             let pinned = slot.pinned.get_or_insert_with(|| old.clone());
-            if pinned.digest == self.digest {
+            if runs_new || pinned.digest == self.digest {
                 slot.pinned = None;
             }
         }
