@@ -36,6 +36,15 @@ async fn refused(house: &House, reason: &str) -> u64 {
     stats["refused"][reason].as_u64().unwrap_or_default()
 }
 
+async fn client_id_of(house: &House, identity: &str) -> Option<String> {
+    let (_, clients) = house.get("/api/broker/clients").await;
+    let client = clients
+        .as_array()?
+        .iter()
+        .find(|client| client["identity"] == identity)?;
+    client["client_id"].as_str().map(str::to_owned)
+}
+
 async fn client_ids(house: &House) -> Vec<String> {
     let (_, clients) = house.get("/api/broker/clients").await;
     let clients = clients.as_array().cloned().unwrap_or_default();
@@ -488,6 +497,10 @@ services:
 ";
     let house = House::start(ALICIA, file).await;
     let before = house.reaches("clock-1", InstanceState::Running).await;
+    until("the clock has logged in", || async {
+        client_id_of(&house, "clock").await.is_some()
+    })
+    .await;
     let said = house
         .says(&["key", "rotate-root", "--json"])
         .exits(0)
@@ -496,10 +509,7 @@ services:
     let (_, keys) = house.get("/api/identity/keys").await;
     assert_eq!(keys["roots"].as_array().map(Vec::len), Some(2));
     // A credential of the older key is good for a new connection.
-    let (_, clients) = house.get("/api/broker/clients").await;
-    let clients = clients.as_array().cloned().unwrap_or_default();
-    let id = clients.iter().find(|client| client["identity"] == "clock");
-    let id = id.and_then(|client| client["client_id"].as_str());
+    let id = client_id_of(&house, "clock").await;
     let path = format!("/api/broker/clients/{}", id.expect("it is connected"));
     let admin = house.key();
     let ended = status(&house, reqwest::Method::DELETE, &path, &admin).await;
