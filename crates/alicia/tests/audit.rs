@@ -2,11 +2,13 @@
 //! files is found.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use alicia_contract::orchestrator::InstanceState;
 use alicia_store::rusqlite::Connection;
-use alicia_testkit::house::House;
+use alicia_testkit::house::{House, has};
 use alicia_testkit::until;
 use serde_json::{Value, json};
 
@@ -238,6 +240,77 @@ async fn what_cannot_be_written_down_is_not_done() {
         "ALTER TABLE away RENAME TO audit",
     );
     house.says(&["stop", "api"]).exits(0);
+}
+
+#[tokio::test]
+async fn a_fleet_whose_audit_log_cannot_be_written_can_be_ended() {
+    let mut house = House::start(ALICIA, FILE).await;
+    house.all_running().await;
+    let database = house.data().join("data/host.db");
+    tamper(&database, "ALTER TABLE audit RENAME TO away");
+    let (status, problem) = house.post("/api/host/reload", &json!({})).await;
+    assert_eq!(
+        (status, &problem["code"]),
+        (503, &json!("host.audit_unavailable")),
+        "{problem}"
+    );
+    house.says(&["down"]).exits(0).tells(&[
+        "the services end, then the host",
+        "warning: that the host was ended is not in the audit log",
+        "ended",
+    ]);
+    assert!(house.host_ended().await.success());
+    assert!(house.processes().is_empty(), "nothing is left");
+}
+
+/// A small file system, gone when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where this user may not mount.
+    fn mount(at: PathBuf) -> Option<Self> {
+        std::fs::create_dir_all(&at).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=32m,mode=700", "tmpfs"])
+            .arg(&at)
+            .output();
+        let is_mounted = mount.is_ok_and(|mount| mount.status.success());
+        has(is_mounted, "mounting a tmpfs needs root").then_some(Self(at))
+    }
+
+    /// Takes all the room that is left.
+    fn fill(&self) {
+        let mut ballast = std::fs::File::create(self.0.join("ballast")).unwrap();
+        while ballast.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let unmount = Command::new("umount").arg("-l").arg(&self.0).status();
+        assert!(unmount.unwrap().success());
+    }
+}
+
+#[tokio::test]
+async fn a_fleet_on_a_full_disk_can_be_ended() {
+    let mut house = House::new(ALICIA, FILE);
+    let Some(disk) = SmallDisk::mount(house.data()) else {
+        return;
+    };
+    house.start_host().await;
+    house.all_running().await;
+    disk.fill();
+    house
+        .says(&["secret", "set", "a", "--generate"])
+        .exits(1)
+        .tells(&["see whether the disk is full"]);
+    house
+        .says(&["down"])
+        .exits(0)
+        .tells(&["warning: that the host was ended is not in the audit log"]);
+    assert!(house.host_ended().await.success());
+    assert!(house.processes().is_empty(), "nothing is left");
 }
 
 #[tokio::test]

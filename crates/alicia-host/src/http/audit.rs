@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::platform::Platform;
+use super::platform::{END, Platform};
 use crate::audit::read::{self, LIMIT_MAX, Places as Cursor, Query};
 use crate::audit::record::{Act, Recorder};
 use crate::audit::{keys, verify};
@@ -227,10 +227,15 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(ending)
 }
 
-/// Before an operation that changes something, who asks for what is written down; what cannot be written down is not done.
-/// Callers who are no admins cannot fill the log by attempts: theirs are written when they were let through, and refusals
+/// Set on the request to end the host when it could not be written down: it is the one that is carried out all the same,
+/// because who can no longer end a fleet on a full disk has to kill it, which leaves no row either.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Unwritten;
+
+/// Before an operation that changes something, who asks for what is written down; what cannot be written down is not done,
+/// but for [`END`](super::platform::END). Callers who are no admins cannot fill the log by attempts: theirs are written when they were let through, and refusals
 /// are counted elsewhere.
-pub(super) async fn write_down(recorder: Recorder, request: Request, next: Next) -> Response {
+pub(super) async fn write_down(recorder: Recorder, mut request: Request, next: Next) -> Response {
     let identity = request.extensions().get::<Identity>().cloned();
     let Some(identity) = identity.filter(|_| !request.method().is_safe()) else {
         return next.run(request).await;
@@ -242,11 +247,15 @@ pub(super) async fn write_down(recorder: Recorder, request: Request, next: Next)
         action: format!("host.{}", request.method().as_str().to_ascii_lowercase()),
         target: request.uri().path().to_owned(),
         outcome: Outcome::Done,
-        detail: json!({ "operation": route }),
+        detail: json!({ "operation": &route }),
     };
     if identity.has_scope(Scope::Admin) {
         return match recorder.record(act).await {
             Ok(()) => next.run(request).await,
+            Err(_) if route == END => {
+                request.extensions_mut().insert(Unwritten);
+                next.run(request).await
+            }
             Err(refusal) => refusal.into_response(),
         };
     }

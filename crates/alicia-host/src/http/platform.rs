@@ -7,10 +7,10 @@ use alicia_contract::platform::{CreatedKey, HostHealth, KeyInfo, NewKey, Scope};
 use alicia_identity::Identity;
 use alicia_module::api::{Access, Answer, Api, Body, Caller, PathParams};
 use alicia_module::{Addresses, ApiError, Clock, Operation};
-use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Json, Response};
+use axum::{Extension, Router};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -21,6 +21,9 @@ use crate::house::House;
 
 /// The content type of the exposition format.
 const METRICS_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The operation that ends the host.
+pub(super) const END: &str = "/api/host/stop";
 
 /// What the platform's routes work with.
 #[derive(Clone)]
@@ -62,6 +65,9 @@ pub(crate) struct Stop {
 struct Done {
     /// In words.
     detail: String,
+    /// What was not as it should be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 /// What a reload did, by module.
@@ -178,10 +184,13 @@ fn own_api() -> Api<Platform> {
             reload,
         )
         .with(
-            Operation::post("/api/host/stop", "Ends the host.")
+            Operation::post(END, "Ends the host.")
                 .access(Access::Scope(Scope::Admin))
                 .body::<Stop>()
-                .answers::<Done>(202, "It ends."),
+                .answers::<Done>(
+                    202,
+                    "It ends, also when that cannot be written to the audit log.",
+                ),
             stop,
         )
 }
@@ -393,9 +402,16 @@ async fn reload(State(platform): State<Platform>) -> Result<Answer<Reloaded>, Ap
 async fn stop(
     State(platform): State<Platform>,
     Caller(caller): Caller,
+    unwritten: Option<Extension<super::audit::Unwritten>>,
     Body(stop): Body<Stop>,
 ) -> Result<(StatusCode, Json<Done>), ApiError> {
     tracing::info!(%caller, leave_running = stop.leave_running, "asked to end");
+    let warning = unwritten.map(|_| {
+        tracing::warn!(%caller, "the host ends without a row in the audit log, which cannot be written");
+        "that the host was ended is not in the audit log, which cannot be written; see whether the disk is full, and \
+         host.log"
+            .to_owned()
+    });
     platform.order(Order::Stop(stop))?;
     let detail = if stop.leave_running {
         "the host ends and leaves the services running"
@@ -406,6 +422,7 @@ async fn stop(
         StatusCode::ACCEPTED,
         Json(Done {
             detail: detail.to_owned(),
+            warning,
         }),
     ))
 }

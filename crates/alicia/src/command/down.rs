@@ -22,6 +22,9 @@ pub(super) async fn run(global: &Global, down: &Down) -> Outcome {
     if !global.json {
         println!("{}", answer["detail"].as_str().unwrap_or_default());
     }
+    if let Some(warning) = answer["warning"].as_str() {
+        eprintln!("warning: {warning}");
+    }
     if global.api.is_some() {
         return Ok(ExitCode::SUCCESS);
     }
@@ -31,9 +34,16 @@ pub(super) async fn run(global: &Global, down: &Down) -> Outcome {
         }
     });
     if ended.await.is_err() {
+        let seconds = END_TIMEOUT.as_secs();
+        let remedy = place::running_host(&paths).map_or_else(String::new, |host| {
+            let pid = host.pid;
+            format!(
+                "; its process is {pid}: `kill {pid}` asks it once more, `kill -9 {pid}` ends it and leaves the \
+                 services to the next `alicia up`"
+            )
+        });
         eprintln!(
-            "the host has not ended after {} s; see `alicia logs` and host.log",
-            END_TIMEOUT.as_secs()
+            "the host has not ended after {seconds} s; see `alicia logs --host` and host.log{remedy}"
         );
         return Ok(ExitCode::from(EXIT_FAILED));
     }
