@@ -3,14 +3,31 @@
 /// The nearest name, when it is near enough to be worth a guess: at most a third of its characters differ.
 #[must_use]
 pub fn nearest<'n>(found: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
-    let plain = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
+    near(found, known).map(|(_, name)| name)
+}
+
+/// The same, with how many characters differ.
+pub(crate) fn near<'n>(
+    found: &str,
+    known: impl IntoIterator<Item = &'n str>,
+) -> Option<(usize, &'n str)> {
+    let is_near = |(distance, name): &(usize, &str)| *distance <= name.chars().count().div_ceil(3);
+    by_distance(found, known).into_iter().find(is_near)
+}
+
+/// These names, the nearest first, with how many characters differ. Case and what stands between words count for nothing.
+pub(crate) fn by_distance<'n>(
+    found: &str,
+    known: impl IntoIterator<Item = &'n str>,
+) -> Vec<(usize, &'n str)> {
+    let plain = |text: &str| text.to_lowercase().replace(['_', ' ', '.'], "-");
     let found = plain(found);
-    known
+    let mut names: Vec<(usize, &str)> = known
         .into_iter()
         .map(|name| (strsim::damerau_levenshtein(&found, &plain(name)), name))
-        .filter(|(distance, name)| *distance <= name.chars().count().div_ceil(3))
-        .min()
-        .map(|(_, name)| name)
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 /// Names in backticks with commas, and "or" before the last; at most `NAMES_MAX` of them.
@@ -21,7 +38,7 @@ pub fn one_of<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
 }
 
 /// The most names in one sentence; a longer list is not read.
-const NAMES_MAX: usize = 24;
+pub(crate) const NAMES_MAX: usize = 24;
 
 /// Phrases with commas, and "or" before the last.
 pub(crate) fn any_of(phrases: &[String]) -> String {

@@ -10,6 +10,7 @@ use crate::fault::Fault;
 
 pub(crate) use words::shorten;
 
+mod below;
 mod hint;
 mod translate;
 pub(crate) mod words;

@@ -100,17 +100,20 @@ fn keys_and_sections() {
             "4:5: unknown key `image` | write `container: {image: …}`",
         ],
     );
-    // A key without one that is near: some are named, and how many more there are.
+    // A key without one that is near: those that are least unlike.
     let yaml = "services:\n  api:\n    command: python3 api.py\n    zzzzzz: nginx\n";
     let found: Vec<String> = faults(yaml).iter().map(line).collect();
     let [fault] = &found[..] else {
         panic!("{found:?}")
     };
-    assert!(
-        fault.starts_with("4:5: unknown key `zzzzzz` | expected `"),
+    let begin = "4:5: unknown key `zzzzzz` | none of the ";
+    assert!(fault.starts_with(begin), "{fault}");
+    let named = fault.split_once(" keys here is near it; the nearest are ");
+    assert_eq!(
+        named.map(|(_, keys)| keys.matches('`').count()),
+        Some(10),
         "{fault}"
     );
-    assert!(fault.ends_with(" more"), "{fault}");
     // A service beside services.
     check(
         "api:\n  command: python3 api.py\n",
@@ -146,6 +149,53 @@ fn keys_and_sections() {
         &[
             "2:3: found the key `My_API`, expected a name of 1 to 63 characters out of a-z, 0-9 and `-` | write for example `my-api`",
         ],
+    );
+}
+
+#[test]
+fn keys_one_mapping_too_high() {
+    let check = |key: &str, hint: &str| {
+        let yaml = format!("services:\n  api:\n    command: python3 api.py\n    {key}: 5\n");
+        check(&yaml, &[&format!("4:5: unknown key `{key}` | {hint}")]);
+    };
+    // The whole path, with whatever stands between its parts.
+    let grace = "did you mean `stop.grace`? write `stop: {grace: …}`";
+    check("stop_grace", grace);
+    check("stop.grace", grace);
+    check("stopGrace", grace);
+    // With a slip.
+    check("stop_gracee", grace);
+    check(
+        "scaling_mx",
+        "did you mean `scaling.max`? write `scaling: {max: …}`",
+    );
+    // Its last part alone, which may stand in several places.
+    check("grace", grace);
+    check(
+        "factor",
+        "did you mean `back_off.factor`? write `back_off: {factor: …}`",
+    );
+    check(
+        "interval",
+        "did you mean `liveness.interval` or `readiness.interval`?",
+    );
+    // What other supervisors call it.
+    let starts = "did you mean `start_limit.starts`? write `start_limit: {starts: …}`";
+    check("restart_max", starts);
+    check("max_restarts", starts);
+    check("stopwaitsecs", grace);
+    // The first part, and nothing that is near behind it.
+    check(
+        "stop_zzzzzzz",
+        "below `stop` there can be `grace` or `signal`",
+    );
+    // A key of its own that is mistyped is nearer than a part of a path.
+    check("restarts", "did you mean `restart`?");
+    // Where nothing lies below, nothing of the sort is said.
+    let yaml = "http: {listen: x, stop_grace: 5s}\n";
+    self::check(
+        yaml,
+        &["1:19: unknown key `stop_grace` | expected `listen` or `open`"],
     );
 }
 

@@ -29,6 +29,18 @@ fn mistakes_in_the_file_name_their_place_and_the_remedy() {
         ],
     );
     refused(
+        &service("    stop_grace: 5s\n"),
+        &[
+            "alicia.yaml:4:5",
+            "unknown key `stop_grace`",
+            "did you mean `stop.grace`? write `stop: {grace: …}`",
+        ],
+    );
+    refused(
+        "http_listen: 127.0.0.1:1\n",
+        &["alicia.yaml:1:1", "did you mean `http.listen`?"],
+    );
+    refused(
         &service("    depends_on: [dp]\n  db:\n    command: sleep 1\n"),
         &[
             "alicia.yaml:4:18",
@@ -157,6 +169,10 @@ services:
     for instance in ["no-program-1", "no-directory-1"] {
         let row = house.reaches(instance, InstanceState::Failed).await;
         assert_eq!(row.restarts, 0, "what cannot run is not tried again");
+    }
+    for command in ["logs", "explain", "restart"] {
+        let told = house.says(&[command, "no-progam"]).exits(1);
+        told.tells(&["there is `no-program`", "orchestrator.unknown_service"]);
     }
     house.says(&["down"]).exits(0);
 }

@@ -2,8 +2,12 @@
 
 use serde_json::Value;
 
+use super::below::Below;
 use super::words::{self, shorten};
-use crate::nearest::{nearest, one_of};
+use crate::nearest::{NAMES_MAX, by_distance, near, nearest, one_of};
+
+/// The most keys that are named when none is near and not all can be.
+const LIKE_MAX: usize = 5;
 
 /// What people write who come from elsewhere, and what it is called here.
 const FOREIGN: [(&str, &str); 20] = [
@@ -43,10 +47,16 @@ const FOREIGN_VALUES: [(&str, &str); 8] = [
 
 /// The known key that an unknown one was meant to be.
 pub(super) fn meant<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
+    meant_by(key, known).map(|(_, name)| name)
+}
+
+/// The same, with how many characters differ; none for what has another name elsewhere.
+fn meant_by<'k>(key: &str, known: &[&'k str]) -> Option<(usize, &'k str)> {
     let foreign = FOREIGN.iter().find(|(name, _)| *name == key.to_lowercase());
     foreign
         .and_then(|(_, here)| known.iter().copied().find(|name| name == here))
-        .or_else(|| nearest(key, known.iter().copied()))
+        .map(|name| (0, name))
+        .or_else(|| near(key, known.iter().copied()))
 }
 
 /// Keys of compose files and units that stand elsewhere here, and where.
@@ -75,16 +85,45 @@ const ELSEWHERE: [(&str, &str); 12] = [
 ];
 
 /// A key that the schema does not know.
-pub(super) fn for_unknown_key(key: &str, known: &[&str]) -> String {
+pub(super) fn for_unknown_key(root: &Value, schema: &Value, key: &str) -> String {
+    let properties = schema["properties"].as_object();
+    let known: Vec<&str> = properties
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let known = &known[..];
     let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == key);
     let is_of_ours = known.contains(&"services") || known.contains(&"depends_on");
     if let Some((_, hint)) = elsewhere.filter(|_| is_of_ours) {
         return (*hint).to_owned();
     }
-    match meant(key, known) {
-        Some(name) => format!("did you mean `{name}`?"),
-        None if known.is_empty() => "remove it".to_owned(),
-        None => format!("expected {}", one_of(known.iter().copied())),
+    let below = Below::of(root, schema);
+    let (here, there) = (meant_by(key, known), below.path(key));
+    below
+        .foreign(key)
+        .or(match (here, there) {
+            (Some((here, _)), Some((there, path))) if there < here => Some(path),
+            (Some((_, name)), _) => Some(format!("did you mean `{name}`?")),
+            (None, Some((_, path))) => Some(path),
+            (None, None) => None,
+        })
+        .or_else(|| below.last_part(key))
+        .or_else(|| below.first_part(key))
+        .unwrap_or_else(|| not_near(key, known))
+}
+
+/// A key that is like none of those that are known.
+fn not_near(key: &str, known: &[&str]) -> String {
+    let all = known.iter().copied();
+    match known.len() {
+        0 => "remove it".to_owned(),
+        count if count > NAMES_MAX => {
+            let likest = by_distance(key, all).into_iter().take(LIKE_MAX);
+            let likest = one_of(likest.map(|(_, name)| name));
+            format!("none of the {count} keys here is near it; the nearest are {likest}")
+        }
+        _ => format!("expected {}", one_of(all)),
     }
 }
 

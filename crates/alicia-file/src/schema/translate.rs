@@ -117,17 +117,11 @@ impl Translator<'_> {
                 .fault_at_key(&pointer, message)
                 .with_hint(hint::for_name(key));
         }
-        let known: Vec<&str> = schema["properties"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.as_str())
-            .collect();
         let hint = match error.instance()[key].get("command") {
             Some(_) if parent.is_empty() => {
                 "a service stands below `services:`, indented".to_owned()
             }
-            _ => hint::for_unknown_key(key, &known),
+            _ => hint::for_unknown_key(self.root, schema, key),
         };
         let message = format!("unknown key `{}`", words::shorten(key));
         self.document

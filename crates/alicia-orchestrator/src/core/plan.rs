@@ -89,9 +89,6 @@ fn offer(name: Option<&ServiceName>) -> String {
         .unwrap_or_default()
 }
 
-/// Names that are no further than this (Jaro-Winkler similarity) are offered.
-const SIMILARITY_MIN: f64 = 0.75;
-
 impl Plan {
     /// Resolves a command: names may be services or groups, none means the whole fleet.
     ///
@@ -276,17 +273,11 @@ fn is_group(fleet: &Fleet, name: &ServiceName) -> bool {
 
 fn unknown(fleet: &Fleet, name: &ServiceName) -> Refusal {
     let groups = fleet.services.values().flat_map(|spec| &spec.groups);
-    let nearest = fleet
-        .services
-        .keys()
-        .chain(groups)
-        .map(|known| (strsim::jaro_winkler(known.as_str(), name.as_str()), known))
-        .filter(|(similarity, _)| *similarity >= SIMILARITY_MIN)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, known)| known.clone());
+    let known = fleet.services.keys().chain(groups).map(ServiceName::as_str);
+    let nearest = alicia_file::nearest(name.as_str(), known);
     Refusal::UnknownService {
         name: name.clone(),
-        nearest,
+        nearest: nearest.and_then(|name| ServiceName::new(name).ok()),
     }
 }
 
