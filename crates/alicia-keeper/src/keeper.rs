@@ -28,6 +28,7 @@ mod scan;
 mod schedule;
 mod start;
 mod stop;
+mod storm;
 mod timers;
 mod token;
 mod upgrade;
@@ -56,6 +57,7 @@ use output::Logs;
 use place::Place;
 use scan::Scans;
 use schedule::Standing;
+use storm::Looks;
 use timers::{Timer, Timers};
 use token::Token;
 use upgrade::State;
@@ -174,6 +176,7 @@ struct Keeper {
     is_shutting_down: bool,
     /// A look at limits is to come.
     is_polling: bool,
+    fork_looks: Looks,
     /// Messages of instances that were not understood or came from strangers.
     notifications_dropped: u64,
 }
@@ -255,6 +258,7 @@ impl Keeper {
             are_chores_due: false,
             is_shutting_down: false,
             is_polling: false,
+            fork_looks: Looks::default(),
             notifications_dropped: 0,
         };
         keeper.watch_own()?;
@@ -317,6 +321,7 @@ impl Keeper {
             Token::Executed(run) => self.executed(run),
             Token::Listener(number) => self.listener_ready(number),
             Token::OutOfMemory(run) => self.out_of_memory_in_group(run),
+            Token::RefusedForks(run) => self.forks_refused(run),
             Token::Notify(run) => self.take_notifications(run),
             Token::Socket => self.accept_clients(),
             Token::Client(client) => self.serve_client(client),
@@ -349,6 +354,7 @@ impl Keeper {
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
                 Timer::Chores => self.do_chores(),
                 Timer::Limits => self.poll_limits(),
+                Timer::Forks => self.look_at_forks(now_ms),
                 Timer::Notify(run) => self.hear_again(run),
                 Timer::Watchdog(run) => self.watchdog_timer(run, now_ms),
             }

@@ -26,7 +26,9 @@ pub struct ResourceLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01, max = 1024.0))]
     pub cpu: Option<f64>,
-    /// Processes and threads of the whole tree. 1 to 4194304.
+    /// Processes and threads of the whole tree. One more is refused to the program that wants it; a tree to
+    /// which more than 50 are refused within a second is killed, with the cause `over its limit of
+    /// processes`. 1 to 4194304.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_194_304))]
     pub processes: Option<u32>,

@@ -120,6 +120,11 @@ impl Cgroup1Root {
         OpenOptions::new().write(true).open(procs).map_err(explain)
     }
 
+    /// Where the number of processes is held, one group for each run.
+    pub(crate) fn processes(&self) -> Option<&Path> {
+        self.directories.get("pids").map(PathBuf::as_path)
+    }
+
     /// Readable when the kernel is out of memory for this run; `None` where that cannot be heard.
     pub(crate) fn out_of_memory_event(&self, name: &str) -> Option<OwnedFd> {
         let path = self.directories.get("memory")?.join(name);

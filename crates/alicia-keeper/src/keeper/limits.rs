@@ -6,12 +6,15 @@
 //! | cgroup version 2 with controllers | `memory.max`, the whole group is killed | `cpu.max` | `pids.max` |
 //! | controllers of version 1 | `memory.limit_in_bytes`, the keeper kills the tree | `cpu.cfs_quota_us` | `pids.max` |
 //! | neither | a look every 50 ms, the tree is killed; `RLIMIT_DATA` in between | nothing | a look, the tree is killed |
+//!
+//! What `pids.max` refuses again and again is the matter of [`storm`](super::storm).
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use super::instance::Instance;
+use super::storm::Forks;
 use super::timers::Timer;
 use super::{Keeper, note};
 use crate::containment::{CgroupRoot, Container, TreeLimit};
@@ -37,8 +40,12 @@ pub(super) struct Watched {
     pub(super) has_cgroup1: bool,
     /// Readable when the kernel is out of memory in its group of version 1.
     pub(super) out_of_memory: Option<OwnedFd>,
+    /// Forks that the kernel refused it, where it counts them.
+    pub(super) forks: Option<Forks>,
     /// The limit for which the keeper ended it.
     pub(super) over: Option<String>,
+    /// What was seen of it then.
+    pub(super) over_why: Option<String>,
 }
 
 /// What holds the limits of a start.
@@ -80,6 +87,10 @@ impl Watched {
             .filter(|_| self.over.is_none() && is_failure);
         if limit.is_some_and(|limit| usage.rss_bytes_max > limit) {
             self.over = Some("memory".to_owned());
+            self.over_why = limit.map(|limit| {
+                let bytes = usage.rss_bytes_max;
+                format!("a process had {bytes} bytes, with {limit} allowed for all")
+            });
         }
     }
 
@@ -143,6 +154,10 @@ impl Keeper {
             };
             if state.held_by == HeldBy::Cgroup1 && matches!(limit, TreeLimit::Memory(_)) {
                 held.watched.out_of_memory = self.cgroup1.out_of_memory_event(&name);
+            }
+            if let TreeLimit::Processes(count) = limit {
+                let of = (name.as_str(), Some(container));
+                held.watched.forks = self.count_refused_forks(of, (count, state.held_by));
             }
             held.states.push(state);
         }
@@ -246,11 +261,13 @@ impl Keeper {
         self.end_over(run, ("memory", text));
     }
 
-    fn end_over(&mut self, run: u64, (limit, text): (&'static str, String)) {
+    pub(super) fn end_over(&mut self, run: u64, (limit, text): (&'static str, String)) {
         let Some(instance) = self.instances.get_mut(&run) else {
             return;
         };
         instance.watched.over = Some(limit.to_owned());
+        instance.watched.over_why = Some(text.clone());
+        instance.watched.forks = None;
         let name = instance.info.instance.clone();
         let said = format!("over its limit of {limit}: {text}; killed");
         note(&format!("{name}: {said}"));

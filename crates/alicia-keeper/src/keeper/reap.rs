@@ -67,6 +67,7 @@ impl Keeper {
             out_of_memory,
             oom_killed: out_of_memory || tree_kills.is_some_and(|it| it > 0),
             over_limit: instance.watched.over.clone(),
+            over_limit_why: instance.watched.over_why.clone(),
             memory_peak_bytes,
             watchdog: had_watchdog(instance),
             requested: instance.was_asked_to_end(),

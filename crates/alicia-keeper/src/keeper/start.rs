@@ -131,6 +131,7 @@ impl Keeper {
         self.watch_instance(run, &instance);
         self.instances.insert(run, instance);
         self.begin_polling();
+        self.begin_fork_looks(run);
         Ok(())
     }
 
@@ -292,6 +293,10 @@ impl Keeper {
         if let Some(event) = &instance.watched.out_of_memory {
             let flags = epoll::EventFlags::IN;
             watched.push((&self.poll, event.as_fd(), Token::OutOfMemory(run), flags));
+        }
+        if let Some(forks) = &instance.watched.forks {
+            let flags = epoll::EventFlags::PRI | epoll::EventFlags::ET;
+            watched.push((&self.poll, forks.events(), Token::RefusedForks(run), flags));
         }
         if let Some(notify) = &instance.notify {
             let flags = epoll::EventFlags::IN;

@@ -237,6 +237,7 @@ impl Keeper {
         }
         instance.info.cgroup = None;
         instance.watched.out_of_memory = None;
+        instance.watched.forks = None;
         if instance.watched.has_cgroup1 {
             let name = limits::group_name(&instance.info.instance, run);
             self.chores.push(Chore::RemoveGroups(name));

@@ -22,6 +22,8 @@ pub(super) enum Timer {
     Chores,
     /// Look at limits that nothing else holds.
     Limits,
+    /// Look at counts of refused forks that the kernel may not tell of.
+    Forks,
     /// A watchdog may be over.
     Watchdog(u64),
 }

@@ -23,6 +23,8 @@ pub(super) enum Token {
     Client(u64),
     /// A group of cgroup version 1 is out of memory.
     OutOfMemory(u64),
+    /// Forks of an instance were refused.
+    RefusedForks(u64),
     /// An instance says something.
     Notify(u64),
     Pipes,
@@ -45,6 +47,7 @@ impl Token {
             Self::Listener(number) => (9, number),
             Self::Notify(run) => (10, run),
             Self::OutOfMemory(run) => (11, run),
+            Self::RefusedForks(run) => (12, run),
         };
         EventData::new_u64((kind << NUMBER_BITS) | (number & NUMBER_MASK))
     }
@@ -68,6 +71,7 @@ impl Token {
             9 => Self::Listener(number),
             10 => Self::Notify(number),
             11 => Self::OutOfMemory(number),
+            12 => Self::RefusedForks(number),
             _ => return None,
         })
     }
@@ -91,6 +95,7 @@ mod tests {
             Token::Output(9, 1),
             Token::Listener(2),
             Token::OutOfMemory(5),
+            Token::RefusedForks(6),
             Token::Notify(1_795_196_066_124),
         ] {
             assert_eq!(Token::from_number(token.data().u64()), Some(token));

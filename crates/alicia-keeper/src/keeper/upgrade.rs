@@ -24,13 +24,14 @@ use super::listeners::Held;
 use super::notify::{Notify, Watchdog};
 use super::place::Place;
 use super::schedule::Standing;
+use super::storm::Forks;
 use super::token::Token;
 use super::{Keeper, note};
 use crate::containment::{Cgroup, Container, Scan};
 use crate::error::{Error, Result};
 use crate::logs::Stream;
 use crate::output::{Cutter, LogState, Pipe};
-use crate::protocol::{Failure, FailureCode, Hello, InstanceInfo, ListenerInfo, Reply};
+use crate::protocol::{Failure, FailureCode, HeldBy, Hello, InstanceInfo, ListenerInfo, Reply};
 use crate::sys;
 
 /// Raised when an older keeper's state can no longer be read.
@@ -90,6 +91,11 @@ struct WatchedState {
     has_cgroup1: bool,
     hears_out_of_memory: bool,
     over: Option<String>,
+    #[serde(default)]
+    over_why: Option<String>,
+    /// The limit of processes whose refused forks are counted, and what holds it.
+    #[serde(default)]
+    forks: Option<(u32, HeldBy)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -292,6 +298,8 @@ impl Instance {
                 has_cgroup1: self.watched.has_cgroup1,
                 hears_out_of_memory: self.watched.out_of_memory.is_some(),
                 over: self.watched.over.clone(),
+                over_why: self.watched.over_why.clone(),
+                forks: self.watched.forks.as_ref().map(Forks::state),
             },
             killed: self.killed.clone(),
             is_ending,
@@ -372,6 +380,7 @@ impl Keeper {
         }
         self.arm_listeners(&listeners);
         self.begin_polling();
+        self.look_at_forks_often();
         self.clients
             .answer(state.asker, Ok(Reply::Upgraded(Hello::own())));
         // Children may have ended while the program changed.
@@ -436,7 +445,7 @@ impl Keeper {
             take(it.fd).map(|socket| Notify::resume(socket, it.address, watchdog))
         });
         let group = group_name(&state.info.instance, run);
-        let instance = Instance {
+        let mut instance = Instance {
             stop_signal: state.stop_signal,
             stop_grace_ms: state.stop_grace_ms,
             pidfd: state.pidfd.map(take).transpose()?,
@@ -460,6 +469,8 @@ impl Keeper {
                     .then(|| self.cgroup1.out_of_memory_event(&group))
                     .flatten(),
                 over: state.watched.over,
+                over_why: state.watched.over_why,
+                forks: None,
             },
             killed: state.killed,
             looks: 0,
@@ -469,6 +480,10 @@ impl Keeper {
             is_survivor: state.is_survivor,
             info: state.info,
         };
+        instance.watched.forks = state.watched.forks.and_then(|about| {
+            let container = instance.container.as_ref();
+            self.count_refused_forks((&group, container), about)
+        });
         self.watch_instance(run, &instance);
         if let (true, Some(pidfd)) = (instance.is_survivor, &instance.pidfd) {
             let token = Token::Survivor(run).data();

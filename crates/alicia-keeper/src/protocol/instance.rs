@@ -100,6 +100,10 @@ pub struct Exit {
     /// The limit (`memory`, `processes`) for which the keeper killed its tree.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over_limit: Option<String>,
+    /// What was seen of it, in words: `140 forks were refused within a second, with 30 processes and threads
+    /// allowed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over_limit_why: Option<String>,
     /// The most memory that its tree used at once, in bytes, where a memory controller counts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak_bytes: Option<u64>,

@@ -85,7 +85,7 @@ async fn more_processes_than_allowed_are_not_made_or_end_the_tree() {
     }
 }
 
-/// Forks are refused, or the keeper ends the tree when it looks.
+/// Forks are refused, or the keeper ends the tree when it looks, or when it hears of too many that were refused.
 async fn check_processes(fleet: &Fleet, instance: &str, (by, limit): (HeldBy, usize)) {
     let mut end = None;
     loop {
@@ -104,7 +104,13 @@ async fn check_processes(fleet: &Fleet, instance: &str, (by, limit): (HeldBy, us
     }
     match end.as_ref().and_then(|it| it.over_limit.as_deref()) {
         Some(over) => {
-            assert_eq!((over, by), ("processes", HeldBy::Polled));
+            let why = end.as_ref().and_then(|it| it.over_limit_why.as_deref());
+            let is_storm = why.is_some_and(|why| why.contains("were refused within a second"));
+            assert_eq!(
+                (over, is_storm),
+                ("processes", by != HeldBy::Polled),
+                "{why:?}"
+            );
             assert!(end.is_some_and(|it| !it.oom_killed && !it.requested));
         }
         None => {
@@ -135,6 +141,91 @@ async fn a_fork_bomb_is_contained_and_others_are_served() {
         check_processes(&fleet, "bomb", (held_by(&info, "processes"), 100)).await;
         until("nothing is left", || fleet.processes().is_empty()).await;
     }
+}
+
+/// One that makes processes until so many were refused, which is told in the directory of its own.
+fn forking(fleet: &Fleet, instance: &str, refused: u64) -> StartSpec {
+    let mut spec = probe::spec(fleet, instance, "fork");
+    let directory = fleet.path().join(instance);
+    std::fs::create_dir(&directory).unwrap();
+    spec.directory = text(&directory).into();
+    spec.environment
+        .insert("REFUSED".into(), refused.to_string());
+    spec.limits.processes_max = Some(30);
+    spec
+}
+
+/// Refused forks are counted where a controller holds the limit.
+fn counts_refused_forks(info: &InstanceInfo) -> bool {
+    let by = held_by(info, "processes");
+    let is_counted = matches!(by, HeldBy::Cgroup1 | HeldBy::Cgroup2);
+    if !is_counted {
+        assert!(
+            std::env::var_os("ALICIA_REQUIRE_ALL").is_none(),
+            "ALICIA_REQUIRE_ALL=1, and no controller of processes can be used: {info:?}"
+        );
+        println!("skipped: no controller of processes can be used");
+    }
+    is_counted
+}
+
+async fn check_storm(fleet: &mut Fleet, instance: &str) {
+    let exit = fleet.exited(instance).await;
+    let why = exit.over_limit_why.clone().unwrap_or_default();
+    let (count, rest) = why.split_once(' ').unwrap();
+    assert!(count.parse::<u64>().unwrap() > 50, "{why}");
+    assert_eq!(
+        rest,
+        "forks were refused within a second, with 30 processes and threads allowed"
+    );
+    assert_eq!(exit.over_limit.as_deref(), Some("processes"));
+    assert_eq!(exit.status, signal(9));
+    assert!(!exit.requested && !exit.oom_killed, "{exit:?}");
+    let said = format!("over its limit of processes: {why}; killed");
+    until("its log says so", || fleet.texts(instance).contains(&said)).await;
+}
+
+#[tokio::test]
+async fn a_storm_of_refused_forks_ends_its_tree_and_a_few_of_them_do_not() {
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let info = fleet.start(forking(&fleet, "modest", 20)).await;
+    if !counts_refused_forks(&info) {
+        return;
+    }
+    until("it was refused some", || {
+        fleet.path().join("modest/refused").exists()
+    })
+    .await;
+    // That these end shows that the keeper has looked at all of them since.
+    for number in 0..2 {
+        let name = format!("bomb-{number}");
+        fleet.start(forking(&fleet, &name, u64::MAX)).await;
+        check_storm(&mut fleet, &name).await;
+    }
+    std::fs::write(fleet.path().join("modest/go"), "").unwrap();
+    let exit = fleet.exited("modest").await;
+    assert_eq!((exit.status, exit.over_limit), (ExitStatus::Code(0), None));
+    until("nothing is left", || fleet.processes().is_empty()).await;
+}
+
+#[tokio::test]
+async fn after_an_upgrade_a_storm_of_refused_forks_ends_its_tree_too() {
+    let mut fleet = Fleet::new(Mode::Best).await;
+    let mut spec = forking(&fleet, "bomb", u64::MAX);
+    let probe = std::mem::replace(&mut spec.program, "/bin/sh".into());
+    let words = std::mem::take(&mut spec.arguments).join(" ");
+    let script = format!("until [ -e upgraded ]; do sleep 0.01; done; exec '{probe}' {words}");
+    spec.arguments = vec!["-c".to_owned(), script];
+    if !counts_refused_forks(&fleet.start(spec).await) {
+        return;
+    }
+    let arguments = ["--directory".to_owned(), text(&fleet.keeper_directory())];
+    let program = Path::new(env!("CARGO_BIN_EXE_alicia-keeper"));
+    fleet.client.upgrade(program, &arguments).await.unwrap();
+    fleet.reconnect().await;
+    std::fs::write(fleet.path().join("bomb/upgraded"), "").unwrap();
+    check_storm(&mut fleet, "bomb").await;
+    until("nothing is left", || fleet.processes().is_empty()).await;
 }
 
 #[tokio::test]

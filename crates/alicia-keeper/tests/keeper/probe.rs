@@ -61,6 +61,7 @@ fn a_process() {
         "ask the keeper" => ask_the_keeper(&variable("KEEPER_DIRECTORY")),
         "attempt" => crate::escape::make(&variable("ATTEMPT")),
         "eat" => eat(),
+        "fork" => fork(),
         "eat-in-a-child" => {
             let status = Command::new(std::env::current_exe().unwrap())
                 .args(std::env::args().skip(1))
@@ -120,6 +121,35 @@ fn eat() {
         eaten.push(std::hint::black_box(vec![1_u8; MIB]));
     }
     println!("ate {}", eaten.len());
+}
+
+/// Makes processes until `REFUSED` were refused, says so with the file `refused`, and waits for the file `go`.
+/// Then, when one of its processes has ended, another can be made.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it is a process that is told what to do"
+)]
+fn fork() {
+    /// If nothing holds it: a mistake of a test must not take the machine.
+    const MADE_MAX: usize = 200;
+    let wanted: u64 = std::env::var("REFUSED").unwrap().parse().unwrap();
+    let make = || Command::new("sleep").arg("100").spawn();
+    let (mut made, mut refused) = (Vec::new(), 0);
+    while refused < wanted {
+        match make() {
+            Ok(child) => made.push(child),
+            Err(_) => refused += 1,
+        }
+        assert!(made.len() < MADE_MAX, "nothing was refused");
+    }
+    std::fs::write("refused", refused.to_string()).unwrap();
+    while !std::path::Path::new("go").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut last = made.pop().unwrap();
+    last.kill().unwrap();
+    last.wait().unwrap();
+    make().unwrap();
 }
 
 /// Ends well if the keeper answers, with 1 if it hangs up.
