@@ -25,7 +25,8 @@ use std::time::Duration;
 
 use alicia_contract::fleet::Fleet;
 use alicia_contract::health::{Alert, Mute};
-use alicia_module::Clock;
+use alicia_file::{nearest, one_of};
+use alicia_module::{ApiError, Clock};
 use alicia_store::{Error, Store};
 use tokio::sync::{mpsc, watch};
 
@@ -78,8 +79,17 @@ impl Notifier {
         for (key, said) in stored.said {
             desk.restore_said(key, said, now);
         }
+        let mut gone = Vec::new();
         for (key, climb) in stored.climbs {
-            desk.restore_climb(key, climb, now);
+            if !desk.restore_climb(key.clone(), climb, now) {
+                gone.push(Order::Climb(key.0, key.1, None));
+            }
+        }
+        // Left for the next start when it cannot be written now.
+        if !gone.is_empty()
+            && let Err(error) = store.write(move |tx| outbox::carry_out(tx, &gone)).await
+        {
+            tracing::warn!(%error, "escalations of policies that are no more stay stored");
         }
         for silence in stored.silences {
             desk.silences.restore(silence);
@@ -149,6 +159,18 @@ impl Notifier {
     /// A channel by its name.
     pub(crate) fn channel(&self, name: &str) -> Option<&Channel> {
         self.channels.iter().find(|channel| channel.name == name)
+    }
+
+    /// A name that no channel has, with those that there are.
+    pub(crate) fn unknown_channel(&self, name: &str) -> ApiError {
+        let names = || self.channels.iter().map(|channel| channel.name.as_str());
+        let remedy = match (nearest(name, names()), self.channels.is_empty()) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, true) => "it has none; `health.channels` is where they go".to_owned(),
+            (None, false) => format!("it has {}", one_of(names())),
+        };
+        let detail = format!("the file has no channel `{name}`: {remedy}");
+        ApiError::not_found("health", detail)
     }
 
     /// What is wrong with notifying, in words.

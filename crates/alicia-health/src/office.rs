@@ -255,14 +255,7 @@ impl Office {
         actor: &str,
         name: &str,
     ) -> Result<Notification, ApiError> {
-        let none = || {
-            ApiError::not_found(
-                "health",
-                format!(
-                    "the file has no channel {name}; `alicia alerts channels` lists those that it has"
-                ),
-            )
-        };
+        let none = || self.notifier.unknown_channel(name);
         let channel = self.notifier.channel(name).ok_or_else(none)?;
         let draft = self.notifier.desk().test(name, actor, self.notifier.now());
         let draft = draft.ok_or_else(none)?;

@@ -62,6 +62,18 @@ pub(crate) const MIGRATIONS: &[Migration] = &[
         sql: "CREATE INDEX notification_waiting_group ON notification (channel, grp, id)
               WHERE delivery = 'waiting'",
     },
+    // Before, a policy was its position in the file. Which one that was is not known any more: what escalates begins anew.
+    Migration {
+        number: 5,
+        name: "escalations by policy",
+        sql: "DROP TABLE climb;
+          CREATE TABLE climb (
+              policy TEXT NOT NULL,
+              grp    TEXT NOT NULL,
+              body   TEXT NOT NULL,
+              PRIMARY KEY (policy, grp)
+          ) STRICT, WITHOUT ROWID",
+    },
 ];
 
 /// What to list, newest first.

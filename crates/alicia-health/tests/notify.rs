@@ -175,6 +175,27 @@ async fn what_is_refused_is_given_up_with_an_alert_that_a_test_clears() {
         .admin("POST", "/channels/nosuch/test", &Value::Null)
         .await;
     assert_eq!(status, 404);
+    for (name, remedy) in [
+        ("nosuch", "no channel `nosuch`: it has `hook`"),
+        ("hok", "did you mean `hook`?"),
+    ] {
+        let path = format!("/notifications?channel={name}");
+        let (status, problem) = monitor.admin("GET", &path, &Value::Null).await;
+        assert_eq!(
+            (status, &problem["code"]),
+            (404, &json!("health.not_found"))
+        );
+        let detail = problem["detail"].as_str().expect("a text");
+        assert!(detail.contains(remedy), "{detail}");
+    }
+    let (status, none) = monitor
+        .admin(
+            "GET",
+            "/notifications?channel=hook&delivery=delivered",
+            &Value::Null,
+        )
+        .await;
+    assert_eq!((status, &none["notifications"]), (200, &json!([])));
     let (status, test) = monitor
         .admin("POST", "/channels/hook/test", &Value::Null)
         .await;

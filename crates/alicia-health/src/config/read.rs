@@ -48,6 +48,7 @@ impl Config {
             equal: rule.equal.clone(),
         });
         let policies = self.escalations.iter().map(|escalation| Policy {
+            key: serde_json::to_string(escalation).expect("texts and numbers"),
             matchers: compile(&escalation.matchers),
             steps: escalation
                 .steps

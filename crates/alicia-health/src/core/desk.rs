@@ -80,8 +80,8 @@ pub enum Order {
     Send(Box<Draft>),
     /// Forget what was said of a group, of a channel.
     Forget(String, String),
-    /// Store how far the escalation of a group has come; none: forget it. With the policy.
-    Climb(usize, String, Option<Climb>),
+    /// Store how far the escalation of a group has come; none: forget it. With the key of the policy.
+    Climb(String, String, Option<Climb>),
 }
 
 /// The desk.
@@ -92,7 +92,7 @@ pub struct Desk {
     /// Alerts that fire, and those that are over and were said to fire.
     alerts: BTreeMap<String, Known>,
     said: BTreeMap<(String, String), (Said, Since)>,
-    climbs: BTreeMap<(usize, String), (Climb, Since)>,
+    climbs: BTreeMap<(String, String), (Climb, Since)>,
     /// Of each rule of inhibition: the alerts that say enough, by the labels that must be the same.
     enough: Vec<BTreeMap<Vec<String>, Enough>>,
     /// Whether `enough` is older than the alerts.
@@ -182,10 +182,14 @@ impl Desk {
         known
     }
 
-    /// Takes how far an escalation had come before a restart.
-    pub fn restore_climb(&mut self, key: (usize, String), climb: Climb, now: Now) {
-        let since = Since::stored(climb.since, now);
-        self.climbs.insert(key, (climb, since));
+    /// Takes how far an escalation had come before a restart. Of a policy that is no more it is dropped.
+    pub fn restore_climb(&mut self, key: (String, String), climb: Climb, now: Now) -> bool {
+        let known = self.rules.policies.iter().any(|policy| policy.key == key.0);
+        if known {
+            let since = Since::stored(climb.since, now);
+            self.climbs.insert(key, (climb, since));
+        }
+        known
     }
 
     /// The ids of all alerts that were said to fire.
@@ -493,7 +497,7 @@ impl Desk {
 
     fn escalate(&mut self, seen: &[Seen], now: Now, orders: &mut Vec<Order>) {
         let policies = std::mem::take(&mut self.rules.policies);
-        for (at, policy) in policies.iter().enumerate() {
+        for policy in &policies {
             let mut groups: BTreeMap<String, Vec<Member<'_>>> = BTreeMap::new();
             for seen in seen.iter().filter(|seen| !seen.muted) {
                 if all_hold(&policy.matchers, &seen.labels) {
@@ -506,9 +510,10 @@ impl Desk {
                 let noted = |member: &Member<'_>| member.alert.acknowledged.is_some();
                 !members.iter().all(noted)
             };
-            self.drop_climbs(at, |group| groups.get(group).is_some_and(unnoted), orders);
+            let goes_on = |group: &String| groups.get(group).is_some_and(unnoted);
+            self.drop_climbs(&policy.key, goes_on, orders);
             for (group, members) in groups.into_iter().filter(|(_, of)| unnoted(of)) {
-                self.climb((at, policy), group, &members, now, orders);
+                self.climb(policy, group, &members, now, orders);
             }
         }
         self.rules.policies = policies;
@@ -517,14 +522,14 @@ impl Desk {
     /// Forgets how far groups have come that are over, or of which somebody took note.
     fn drop_climbs(
         &mut self,
-        policy: usize,
+        policy: &str,
         goes_on: impl Fn(&String) -> bool,
         orders: &mut Vec<Order>,
     ) {
         self.climbs.retain(|(of, group), _| {
-            let keep = *of != policy || goes_on(group);
+            let keep = of != policy || goes_on(group);
             if !keep {
-                orders.push(Order::Climb(*of, group.clone(), None));
+                orders.push(Order::Climb(of.clone(), group.clone(), None));
             }
             keep
         });
@@ -532,13 +537,13 @@ impl Desk {
 
     fn climb(
         &mut self,
-        (at, policy): (usize, &Policy),
+        policy: &Policy,
         group: String,
         members: &[Member<'_>],
         now: Now,
         orders: &mut Vec<Order>,
     ) {
-        let key = (at, group);
+        let key = (policy.key.clone(), group);
         let is_new = !self.climbs.contains_key(&key);
         let start = Climb {
             since: now.unix,
@@ -549,7 +554,7 @@ impl Desk {
         let due = policy.due(*climb, since.elapsed(now));
         climb.done += due.len();
         if is_new || !due.is_empty() {
-            orders.push(Order::Climb(at, key.1.clone(), Some(*climb)));
+            orders.push(Order::Climb(key.0, key.1.clone(), Some(*climb)));
         }
         for step in due {
             for channel in &step.channels {

@@ -11,6 +11,8 @@ use super::matcher::Compiled;
 /// Who is told when nobody takes note.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
+    /// What it is known by, also after a change of the file: its content. Two of the same content are one.
+    pub key: String,
     /// Only alerts for which all of these hold.
     pub matchers: Vec<Compiled>,
     /// The steps, by their time.
@@ -59,6 +61,7 @@ mod tests {
             severity: None,
         };
         let policy = Policy {
+            key: "all".to_owned(),
             matchers: Vec::new(),
             steps: vec![step(300, "pager"), step(900, "boss")],
         };

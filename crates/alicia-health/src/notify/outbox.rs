@@ -26,7 +26,7 @@ pub(crate) struct Waiting {
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
     pub(crate) said: Vec<((String, String), Said)>,
-    pub(crate) climbs: Vec<((usize, String), Climb)>,
+    pub(crate) climbs: Vec<((String, String), Climb)>,
     pub(crate) silences: Vec<Silence>,
     pub(crate) windows: Vec<Maintenance>,
 }
@@ -46,7 +46,7 @@ pub(crate) fn carry_out(tx: &Transaction<'_>, orders: &[Order]) -> Result<(), Er
         match order {
             Order::Send(draft) => push(tx, draft)?,
             Order::Forget(channel, group) => forget(tx, channel, group)?,
-            Order::Climb(policy, group, climb) => save_climb(tx, *policy, group, climb.as_ref())?,
+            Order::Climb(policy, group, climb) => save_climb(tx, policy, group, climb.as_ref())?,
         }
     }
     Ok(())
@@ -153,11 +153,10 @@ fn forget(tx: &Transaction<'_>, channel: &str, group: &str) -> Result<(), Error>
 
 fn save_climb(
     tx: &Transaction<'_>,
-    policy: usize,
+    policy: &str,
     group: &str,
     climb: Option<&Climb>,
 ) -> Result<(), Error> {
-    let policy = i64::try_from(policy).unwrap_or(i64::MAX);
     match climb {
         Some(climb) => tx
             .prepare_cached(
@@ -214,9 +213,12 @@ pub(crate) fn load(connection: &Connection) -> Result<Stored, Error> {
             Err(error) => tracing::warn!(%error, channel, "what was said cannot be read"),
         }
     }
-    for (policy, group, body) in bodies("SELECT cast(policy AS TEXT), grp, body FROM climb")? {
-        if let (Ok(policy), Ok(climb)) = (policy.parse(), serde_json::from_str(&body)) {
-            stored.climbs.push(((policy, group), climb));
+    for (policy, group, body) in bodies("SELECT policy, grp, body FROM climb")? {
+        match serde_json::from_str(&body) {
+            Ok(climb) => stored.climbs.push(((policy, group), climb)),
+            Err(error) => {
+                tracing::warn!(%error, group, "how far an escalation came cannot be read")
+            }
         }
     }
     let mut statement = connection.prepare("SELECT body FROM silence")?;
@@ -272,6 +274,13 @@ pub(crate) fn list(connection: &Connection, listing: &Listing) -> Result<Vec<Not
     let values = params![listing.channel, delivery, listing.before, listing.limit];
     let bodies = statement.query_map(values, |row| row.get::<_, String>(0))?;
     read_all(bodies)
+}
+
+/// Whether there is a notification to a channel.
+pub(crate) fn has_channel(connection: &Connection, channel: &str) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM notification WHERE channel = ?1)";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_row([channel], |row| row.get(0))?)
 }
 
 /// One notification.

@@ -70,7 +70,11 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
     api.with(
         Operation::get("/notifications", "Notifications and what became of them.")
             .params::<Query>()
-            .answers::<Page>(200, "Those that fit, newest first."),
+            .answers::<Page>(200, "Those that fit, newest first.")
+            .refuses(
+                404,
+                "The file has no such channel, and nothing was ever told through one.",
+            ),
         list,
     )
     .with(
@@ -97,6 +101,12 @@ async fn list(
     Params(query): Params<Query>,
 ) -> Result<Answer<Page>, ApiError> {
     let limit = limit(query.limit)?;
+    // A channel that the file no longer has is known as long as there are rows of it.
+    let notifier = &module.office.notifier;
+    let stranger = query
+        .channel
+        .clone()
+        .filter(|name| notifier.channel(name).is_none());
     let listing = Listing {
         channel: query.channel,
         delivery: query.delivery,
@@ -106,9 +116,22 @@ async fn list(
     };
     let read = module
         .store
-        .read(move |connection| outbox::list(connection, &listing))
+        .read(move |connection| {
+            let is_known = match &stranger {
+                Some(name) => outbox::has_channel(connection, name)?,
+                None => true,
+            };
+            Ok::<_, alicia_store::Error>((
+                outbox::list(connection, &listing)?,
+                stranger.filter(|_| !is_known),
+            ))
+        })
         .await;
-    let mut notifications = read.map_err(|error| ApiError::internal("health", &error))?;
+    let (mut notifications, unknown) =
+        read.map_err(|error| ApiError::internal("health", &error))?;
+    if let Some(name) = unknown {
+        return Err(notifier.unknown_channel(&name));
+    }
     let more = notifications.len() > limit as usize;
     notifications.truncate(limit as usize);
     let last = notifications.last().filter(|_| more);

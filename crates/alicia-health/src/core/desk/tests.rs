@@ -240,18 +240,67 @@ fn silenced_and_maintained_alerts_are_not_told_but_their_end_is_if_they_were() {
     );
 }
 
+/// Tells a channel when nobody took note for five minutes.
+fn policy(channel: &str, matchers: Vec<Compiled>) -> Policy {
+    Policy {
+        key: format!("to {channel}"),
+        matchers,
+        steps: vec![Step {
+            after: Duration::from_secs(300),
+            channels: vec![channel.to_owned()],
+            severity: Some(Severity::Critical),
+        }],
+    }
+}
+
+#[test]
+fn how_far_an_escalation_came_stays_with_its_policy_when_the_file_is_put_in_another_order() {
+    let of = |service: &str| vec![Compiled::parse(&format!("service={service}")).expect("reads")];
+    let mut rules = rules();
+    for (channel, service) in [("pager", "api"), ("phone", "db")] {
+        rules.routes.push(route(channel, Manner::Escalation));
+        rules.policies.push(policy(channel, of(service)));
+    }
+    let mut office = Office::new(rules.clone());
+    office.fire("1", "api");
+    let mut climbs = BTreeMap::new();
+    for _ in 0..310 {
+        office.wait(1);
+        for order in &office.orders {
+            if let Order::Climb(policy, group, climb) = order {
+                climbs.insert((policy.clone(), group.clone()), climb.expect("it goes on"));
+            }
+        }
+    }
+    assert!(
+        office
+            .said()
+            .contains(&"pager service=api escalation".to_owned())
+    );
+    assert_eq!(climbs.len(), 1);
+
+    rules.policies.reverse();
+    let mut later = Office::new(rules);
+    let now = later.now();
+    for (key, climb) in climbs {
+        let of_another = ("to nobody".to_owned(), key.1.clone());
+        assert!(later.desk.restore_climb(key, climb, now));
+        assert!(!later.desk.restore_climb(of_another, climb, now));
+    }
+    later.fire("1", "api");
+    later.fire("2", "db");
+    later.wait(310);
+    let escalated = |line: &&String| line.ends_with("escalation");
+    let said = later.said();
+    let told: Vec<&String> = said.iter().filter(escalated).collect();
+    assert_eq!(told, ["phone service=db escalation"]);
+}
+
 #[test]
 fn an_acknowledgement_stops_repeats_and_escalation() {
     let mut rules = rules();
     rules.routes.push(route("pager", Manner::Escalation));
-    rules.policies.push(Policy {
-        matchers: Vec::new(),
-        steps: vec![Step {
-            after: Duration::from_secs(300),
-            channels: vec!["pager".to_owned()],
-            severity: Some(Severity::Critical),
-        }],
-    });
+    rules.policies.push(policy("pager", Vec::new()));
     let mut office = Office::new(rules);
     for (id, service) in [("1", "api"), ("2", "db")] {
         office.fire(id, service);
@@ -417,13 +466,13 @@ impl Both {
 
 /// A graph of services: each but the first needs the one before it by thirds.
 fn graph(services: u32) -> Fleet {
-    let mut found: BTreeMap<ServiceName, ServiceSpec> = BTreeMap::new();
-    found.insert(name_of("s0"), spec());
+    let mut found: BTreeMap<ServiceName, Arc<ServiceSpec>> = BTreeMap::new();
+    found.insert(name_of("s0"), spec().into());
     for n in 1..services {
         let mut dependent = spec();
         let parent = name_of(&format!("s{}", (n - 1) / 3));
         dependent.depends_on.0.insert(parent, Needs::Healthy);
-        found.insert(name_of(&format!("s{n}")), dependent);
+        found.insert(name_of(&format!("s{n}")), dependent.into());
     }
     Fleet {
         services: found,
@@ -495,7 +544,7 @@ fn the_root_of_a_graph_makes_one_notification_whoever_is_late() {
 #[test]
 fn ten_minutes_of_toggling_make_at_most_two_notifications() {
     let fleet = || Fleet {
-        services: [(name_of("api"), spec())].into(),
+        services: [(name_of("api"), spec().into())].into(),
         ..Fleet::default()
     };
     let mut process = Both::of(fleet(), rules());
