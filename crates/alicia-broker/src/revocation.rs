@@ -111,7 +111,7 @@ mod tests {
         let service = ServiceName::new("api").expect("a name");
         let fleet = Fleet {
             name: "test".into(),
-            services: [(service, ServiceSpec::new(vec!["true".into()]))].into(),
+            services: [(service, ServiceSpec::new(vec!["true".into()]).into())].into(),
             ..Fleet::default()
         };
         let known = |identity: &str, now: f64| is_known(identity, &valid_keys(&all, now), &fleet);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -63,10 +64,21 @@ pub struct Fleet {
     /// The name of the fleet, shown on the page.
     pub name: String,
     /// The services by name.
-    pub services: BTreeMap<ServiceName, ServiceSpec>,
+    pub services: BTreeMap<ServiceName, Arc<ServiceSpec>>,
     /// What is said about groups as a whole, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<ServiceName, GroupSpec>,
+}
+
+impl Fleet {
+    /// Holds each service that is the same in the other fleet once, together with it.
+    pub fn share_with(&mut self, other: &Self) {
+        for (name, spec) in &mut self.services {
+            if let Some(same) = other.services.get(name).filter(|theirs| *theirs == spec) {
+                *spec = same.clone();
+            }
+        }
+    }
 }
 
 /// One service: a program that runs in one or more instances.

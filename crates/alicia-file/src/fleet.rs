@@ -57,7 +57,7 @@ pub fn read(document: &Document) -> Result<Fleet, Vec<Fault>> {
         });
         match (name, spec) {
             (Ok(name), Ok(spec)) => {
-                fleet.services.insert(name, spec);
+                fleet.services.insert(name, spec.into());
             }
             (name, spec) => faults.extend(name.err().into_iter().chain(spec.err())),
         }

@@ -51,7 +51,7 @@ fn main() {
         let told = json!({ "service": service, "wanted": 1, "depends_on": {}, "restart": "always", "groups": [], "instances": [instance] });
         let told: ServiceStatus = serde_json::from_value(told).expect("a status");
         status.services.push(told);
-        fleet.services.insert(service, spec);
+        fleet.services.insert(service, spec.into());
     }
     let mut monitor = Monitor::new(Settings::default(), 1);
     let at = |ms: u64| Now {

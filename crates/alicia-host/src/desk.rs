@@ -23,7 +23,7 @@ pub(crate) struct Desk {
 
 impl Desk {
     pub(crate) async fn run(mut self) {
-        let mut candidates: VecDeque<(u64, Loaded)> = VecDeque::new();
+        let mut candidates: VecDeque<(u64, Arc<Loaded>)> = VecDeque::new();
         let mut last = 0;
         while let Some(order) = self.orders.recv().await {
             match order {
@@ -33,10 +33,12 @@ impl Desk {
                     });
                     let candidate = read.map(|loaded| {
                         last += 1;
+                        let in_force = self.house.loaded();
+                        let loaded = loaded.kept_beside(&in_force.fleet);
                         let candidate = Candidate {
                             id: last,
                             fleet: loaded.fleet.clone(),
-                            sections: self.house.loaded().differing_sections(&loaded),
+                            sections: in_force.differing_sections(&loaded),
                         };
                         candidates.push_back((last, loaded));
                         candidate
@@ -50,7 +52,7 @@ impl Desk {
                 DeskOrder::Take { id, reply } => {
                     let found = candidates.iter().find(|(known, _)| *known == id);
                     let taken = found.map(|(_, loaded)| loaded.clone());
-                    if let Some(loaded) = &taken {
+                    if let Some(loaded) = taken.clone() {
                         let told = self.house.reload(loaded).await;
                         tracing::info!(?told, "another version of the file is in force");
                     }

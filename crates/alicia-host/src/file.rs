@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use alicia_contract::fleet::Fleet;
 use alicia_file::{Document, Fault, Schema, Sources};
@@ -21,8 +22,8 @@ pub struct Loaded {
     pub fleet: Fleet,
     /// The directory of the file; relative paths start there.
     pub base: PathBuf,
-    /// The file with its positions, for checks that come later.
-    pub document: Document,
+    /// The file with its positions, for checks that come later; none in a running host.
+    pub document: Option<Document>,
     sections: BTreeMap<String, Value>,
 }
 
@@ -43,7 +44,9 @@ impl Loaded {
                 Value::Object(parts) => parts,
                 _ => Map::new(),
             };
-            parts.remove("services");
+            if !loaded.fleet.groups.is_empty() {
+                parts.insert("groups".to_owned(), json!(loaded.fleet.groups));
+            }
             parts.extend(loaded.sections.clone());
             parts
         };
@@ -55,6 +58,15 @@ impl Loaded {
             .filter(|name| ours.get(*name) != theirs.get(*name))
             .cloned()
             .collect()
+    }
+
+    /// As a running host keeps it: without the positions, and with each service that is as in this fleet held once,
+    /// together with it. A thousand services are several megabytes.
+    #[must_use]
+    pub(crate) fn kept_beside(mut self, fleet: &Fleet) -> Arc<Self> {
+        self.document = None;
+        self.fleet.share_with(fleet);
+        Arc::new(self)
     }
 
     /// Sets one value of a module's section, over what the file says.
@@ -105,14 +117,14 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
     let document = Document::parse(sources)?;
     let schema = Schema::compile(schema(modules)).expect("our own schema is a schema");
     refuse_any(document.check(&schema))?;
-    let settings: Settings = document
+    let mut settings: Settings = document
         .get("")
         .map_err(|fault| vec![fault])?
         .unwrap_or_default();
     let name = base
         .file_name()
         .map_or_else(|| "fleet".into(), |name| name.to_string_lossy());
-    let fleet = settings.fleet(&name);
+    let fleet = settings.take_fleet(&name);
     let whole = document.to_json();
     let sections: BTreeMap<String, Value> = modules
         .iter()
@@ -135,7 +147,7 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         settings,
         fleet,
         base: base.to_owned(),
-        document,
+        document: Some(document),
         sections,
     })
 }
@@ -158,5 +170,36 @@ fn refuse_any(faults: Vec<Fault>) -> Result<(), Vec<Fault>> {
         Ok(())
     } else {
         Err(alicia_file::in_order(faults))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alicia_contract::ServiceName;
+
+    use super::*;
+
+    fn read(text: &str) -> Loaded {
+        load(
+            Sources::new().file("alicia.yaml", text),
+            Path::new("/"),
+            &[],
+        )
+        .expect("is good")
+    }
+
+    #[test]
+    fn what_a_host_keeps_holds_an_unchanged_service_once() {
+        let text = "services: {same: {command: sleep 1}, other: {command: sleep 1}}";
+        let before = read(text).kept_beside(&Fleet::default());
+        let changed = "services: {same: {command: sleep 1}, other: {command: sleep 2}}";
+        let after = read(changed).kept_beside(&before.fleet);
+        let is_shared = |name: &str| {
+            let name = ServiceName::new(name).expect("a name");
+            Arc::ptr_eq(&before.fleet.services[&name], &after.fleet.services[&name])
+        };
+        assert!(is_shared("same"));
+        assert!(!is_shared("other"));
+        assert!(after.document.is_none());
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use alicia_bus::{Bus, BusAddress};
+use alicia_contract::fleet::Fleet;
 use alicia_contract::platform::HostFile;
 use alicia_file::Fault;
 use alicia_identity::Authority;
@@ -121,6 +122,7 @@ impl Host {
             clock,
             alone,
         } = options;
+        let loaded = loaded.kept_beside(&Fleet::default());
         let key_file = loaded.settings.secrets.key_file.as_ref();
         let vault_key = key_file.map(|path| loaded.base.join(path));
         let paths = Paths::new(data, &loaded.base).with_vault_key(vault_key);
@@ -161,7 +163,8 @@ impl Host {
             audit_key: audit_keys.hashing,
             desk,
         };
-        let (house, faults) = House::new(enabled(modules, settings, alone.as_ref()), land, &loaded);
+        let wanted = enabled(modules, settings, alone.as_ref());
+        let (house, faults) = House::new(wanted, land, loaded.clone());
         let (orders_in, orders) = mpsc::channel(ORDERS_MAX);
         let checkpoints = settings.audit.checkpoints.as_ref();
         let checkpoints = checkpoints.map_or_else(
@@ -243,7 +246,7 @@ impl Host {
             true => Ending::Leave,
             false => Ending::Finish,
         };
-        if let Err(error) = house.start(&loaded, unwound).await {
+        if let Err(error) = house.start(unwound).await {
             host.close().await;
             return Err(error);
         }
@@ -339,7 +342,8 @@ impl Host {
                  them, if that is meant"
             )]);
         }
-        let told = self.house.reload(&loaded).await;
+        let loaded = loaded.kept_beside(&self.house.loaded().fleet);
+        let told = self.house.reload(loaded).await;
         tracing::info!(?told, "the file was read again");
         Ok(told
             .into_iter()

@@ -69,7 +69,7 @@ impl House {
     pub(crate) fn new(
         modules: Vec<Spec>,
         land: LandParts,
-        loaded: &Loaded,
+        loaded: Arc<Loaded>,
     ) -> (Self, mpsc::Receiver<TaskFault>) {
         let (faults, heard) = mpsc::channel(FAULTS_WAITING_MAX);
         let (fleet, fleet_view) = watch::channel(Arc::new(loaded.fleet.clone()));
@@ -81,7 +81,7 @@ impl House {
             slots: Mutex::new(slots),
             view: ArcSwap::default(),
             fleet,
-            loaded: ArcSwap::from_pointee(loaded.clone()),
+            loaded: ArcSwap::from(loaded),
             started,
         };
         (
@@ -96,10 +96,10 @@ impl House {
     ///
     /// # Errors
     /// The first that does not start; those before it are stopped again, in the way of `unwound`.
-    pub(crate) async fn start(&self, loaded: &Loaded, unwound: Ending) -> Result<(), Error> {
+    pub(crate) async fn start(&self, unwound: Ending) -> Result<(), Error> {
         let mut slots = self.inner.slots.lock().await;
         for at in 0..slots.len() {
-            let section = loaded.section(slots[at].name());
+            let section = self.loaded().section(slots[at].name());
             if let Err(error) = slots[at].start(&self.inner.land, section).await {
                 for slot in slots[..=at].iter_mut().rev() {
                     slot.stop(unwound).await;
@@ -150,11 +150,11 @@ impl House {
     }
 
     /// Gives every module its part of a new file. A module that refuses goes on with what it had.
-    pub(crate) async fn reload(&self, loaded: &Loaded) -> BTreeMap<&'static str, String> {
+    pub(crate) async fn reload(&self, loaded: Arc<Loaded>) -> BTreeMap<&'static str, String> {
         let identity = self.inner.land.identity();
         identity.set_settings(&loaded.settings.identity);
         self.put_fleet(&Arc::new(loaded.fleet.clone()));
-        self.inner.loaded.store(Arc::new(loaded.clone()));
+        self.inner.loaded.store(loaded.clone());
         let mut slots = self.inner.slots.lock().await;
         let mut told = BTreeMap::new();
         for slot in slots.iter_mut() {

@@ -256,7 +256,10 @@ mod tests {
         let paths = Paths::new(data.path(), "/");
         let identity = Authority::open(&paths.identity(), Prefix::default()).expect("opens");
         let service = ServiceName::new("api").expect("a name");
-        let settings = (service.clone(), ServiceSpec::new(vec!["true".into()]));
+        let settings = (
+            service.clone(),
+            ServiceSpec::new(vec!["true".into()]).into(),
+        );
         identity.set_fleet(&Fleet {
             services: [settings].into(),
             ..Fleet::default()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use alicia_contract::fleet::{Fleet, GroupSpec, ServiceSpec};
 use alicia_contract::id::ServiceName;
@@ -47,7 +48,7 @@ pub struct Settings {
     pub modules: BTreeMap<String, ModuleSwitch>,
     /// The services by name.
     #[serde(default)]
-    pub services: BTreeMap<ServiceName, ServiceSpec>,
+    pub services: BTreeMap<ServiceName, Arc<ServiceSpec>>,
     /// What is said about groups of services as a whole, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<ServiceName, GroupSpec>,
@@ -168,14 +169,14 @@ impl Settings {
         self.modules.get(module).is_none_or(|switch| switch.enabled)
     }
 
-    /// What should run, under the name of the file or the given one.
+    /// Takes out what should run, under the name of the file or the given one.
     #[must_use]
-    pub fn fleet(&self, name_default: &str) -> Fleet {
+    pub fn take_fleet(&mut self, name_default: &str) -> Fleet {
         let name = self.name.clone().unwrap_or_else(|| name_default.to_owned());
         Fleet {
             name,
-            services: self.services.clone(),
-            groups: self.groups.clone(),
+            services: std::mem::take(&mut self.services),
+            groups: std::mem::take(&mut self.groups),
         }
     }
 }

@@ -45,7 +45,7 @@ fn begin(authority: &Authority, n: u64, epoch: u64) -> Identity {
 fn main() {
     let directory = tempfile::tempdir().expect("a directory");
     let authority = Authority::open(directory.path(), Prefix::default()).expect("opens");
-    let service = |n| (name(n), ServiceSpec::new(vec!["true".into()]));
+    let service = |n| (name(n), ServiceSpec::new(vec!["true".into()]).into());
     authority.set_fleet(&Fleet {
         services: (0..SERVICES).map(service).collect(),
         ..Fleet::default()

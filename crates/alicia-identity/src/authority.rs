@@ -193,7 +193,7 @@ impl Authority {
 
     /// Takes over the services of a new fleet. Holders of tokens of services that are gone are refused from now on.
     pub fn set_fleet(&self, fleet: &Fleet) {
-        let permissions = |(name, spec): (&ServiceName, &ServiceSpec)| {
+        let permissions = |(name, spec): (&ServiceName, &Arc<ServiceSpec>)| {
             let granted = Permissions::of_service(&self.inner.prefix, name, &spec.allow);
             (name.clone(), Arc::new(granted))
         };
@@ -514,7 +514,7 @@ mod tests {
     fn fleet(names: &[&str]) -> Fleet {
         let service = |name: &&str| {
             let name = ServiceName::new(*name).expect("id");
-            (name, ServiceSpec::new(vec!["true".into()]))
+            (name, ServiceSpec::new(vec!["true".into()]).into())
         };
         Fleet {
             name: "test".into(),

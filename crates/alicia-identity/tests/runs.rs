@@ -28,7 +28,7 @@ fn name(text: &str) -> ServiceName {
 
 fn open(directory: &Path) -> Authority {
     let authority = Authority::open(directory, Prefix::default()).expect("opens");
-    let service = |text: &str| (name(text), ServiceSpec::new(vec!["true".into()]));
+    let service = |text: &str| (name(text), ServiceSpec::new(vec!["true".into()]).into());
     authority.set_fleet(&Fleet {
         name: "test".into(),
         services: ["api", "db"].map(service).into(),
@@ -341,7 +341,7 @@ fn an_agent_whose_name_becomes_that_of_a_service_may_do_nothing() {
     let (identity, credential) = join(authority, &token(authority, &[]), &key).expect("joins");
     let kid = key.public().thumbprint();
     assert!(authority.known_key(&kid).is_some());
-    let services = ["robot"].map(|text| (name(text), ServiceSpec::new(vec!["true".into()])));
+    let services = ["robot"].map(|text| (name(text), ServiceSpec::new(vec!["true".into()]).into()));
     authority.set_fleet(&Fleet {
         name: "test".into(),
         services: services.into(),

@@ -232,6 +232,12 @@ impl Core {
         self.slot(id).is_some()
     }
 
+    /// The run that is in a slot, or was there last.
+    #[must_use]
+    pub fn instance_of(&self, id: &SlotId) -> Option<&InstanceId> {
+        self.slot(id)?.instance.as_ref()
+    }
+
     /// Whether the keeper is there.
     #[must_use]
     pub fn has_keeper(&self) -> bool {
@@ -251,11 +257,12 @@ impl Core {
     }
 
     fn slot(&self, id: &SlotId) -> Option<&Slot> {
-        self.services.get(&id.service)?.slots.get(&id.slot)
+        Some(self.services.get(&id.service)?.slots.get(&id.slot)?)
     }
 
     fn slot_mut(&mut self, id: &SlotId) -> Option<&mut Slot> {
-        self.services.get_mut(&id.service)?.slots.get_mut(&id.slot)
+        let service = self.services.get_mut(&id.service)?;
+        Some(service.slots.get_mut(&id.slot)?)
     }
 
     /// The slot of a run. Every run in the index is in its slot.

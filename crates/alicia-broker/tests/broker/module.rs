@@ -37,7 +37,7 @@ fn fleet(names: &[&str]) -> Fleet {
     let service = |name: &&str| {
         (
             ServiceName::new(*name).unwrap(),
-            ServiceSpec::new(vec!["true".into()]),
+            ServiceSpec::new(vec!["true".into()]).into(),
         )
     };
     Fleet {

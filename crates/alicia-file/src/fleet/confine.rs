@@ -98,7 +98,7 @@ mod tests {
         let fields = fields.as_object().unwrap().clone();
         spec.as_object_mut().unwrap().extend(fields);
         let spec: ServiceSpec = serde_json::from_value(spec).unwrap();
-        let services = [(ServiceName::new("a").unwrap(), spec)].into();
+        let services = [(ServiceName::new("a").unwrap(), spec.into())].into();
         let fleet = Fleet {
             services,
             ..Fleet::default()

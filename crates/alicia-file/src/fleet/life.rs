@@ -1,7 +1,7 @@
 //! What follows ends, progress, budgets, supervision: values that must make sense together.
 
 use alicia_contract::ServiceName;
-use alicia_contract::fleet::{Budget, ExitMatch, Fleet, ServiceSpec};
+use alicia_contract::fleet::{Budget, ExitMatch, Fleet};
 
 use super::{Report, Service};
 use crate::nearest::{nearest, one_of};
@@ -165,7 +165,7 @@ pub(super) fn check_groups(fleet: &Fleet, report: &mut Report<'_>) {
     let named: Vec<&str> = fleet
         .services
         .values()
-        .flat_map(|spec: &ServiceSpec| &spec.groups)
+        .flat_map(|spec| &spec.groups)
         .chain(
             fleet
                 .groups

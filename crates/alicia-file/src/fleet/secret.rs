@@ -76,7 +76,7 @@ mod tests {
     fn faults(secrets: Value) -> Vec<String> {
         let spec = json!({"command": "a", "environment": {"TAKEN": "x"}, "secrets": secrets});
         let spec: ServiceSpec = serde_json::from_value(spec).expect("a service");
-        let services = [(ServiceName::new("api").expect("a name"), spec)].into();
+        let services = [(ServiceName::new("api").expect("a name"), spec.into())].into();
         let fleet = Fleet {
             services,
             ..Fleet::default()

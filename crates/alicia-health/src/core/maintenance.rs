@@ -242,7 +242,7 @@ mod tests {
     fn fleet() -> Fleet {
         let mut spec = ServiceSpec::new(vec!["program".to_owned()]);
         spec.groups.push(name("web"));
-        let services = [(name("api"), spec)].into();
+        let services = [(name("api"), spec.into())].into();
         Fleet {
             services,
             ..Fleet::default()

@@ -110,7 +110,7 @@ mod tests {
             for (_, needed) in edges.iter().filter(|(from, _)| *from == n) {
                 spec.depends_on.0.insert(name(*needed), Condition::Healthy);
             }
-            fleet.services.insert(name(n), spec);
+            fleet.services.insert(name(n), spec.into());
         }
         fleet
     }

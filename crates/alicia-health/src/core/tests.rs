@@ -254,7 +254,7 @@ fn a_connection_that_stays_broken_is_told_within_two_seconds() {
 fn a_demanded_heartbeat_that_never_comes_is_lost() {
     let mut with = spec();
     with.heartbeat_timeout = Some(alicia_contract::Period::from_secs(3));
-    let services = [(name_of("api"), with)].into();
+    let services = [(name_of("api"), with.into())].into();
     let mut story = Story::of_fleet(Fleet {
         name: String::new(),
         services,
@@ -319,8 +319,8 @@ fn a_toggling_service_makes_at_most_two_notifications() {
 /// The root of a graph dies: one alert for it, none for those that depend on it.
 #[test]
 fn the_root_of_a_graph_is_the_only_alert() {
-    let mut services: BTreeMap<ServiceName, ServiceSpec> = BTreeMap::new();
-    services.insert(name_of("s0"), spec());
+    let mut services: BTreeMap<ServiceName, Arc<ServiceSpec>> = BTreeMap::new();
+    services.insert(name_of("s0"), spec().into());
     for n in 1..23_u32 {
         let mut dependent = spec();
         let parent = format!("s{}", (n - 1) / 3);
@@ -328,7 +328,7 @@ fn the_root_of_a_graph_is_the_only_alert() {
             .depends_on
             .0
             .insert(name_of(&parent), Needs::Healthy);
-        services.insert(name_of(&format!("s{n}")), dependent);
+        services.insert(name_of(&format!("s{n}")), dependent.into());
     }
     let mut story = Story::of_fleet(Fleet {
         name: String::new(),
@@ -461,7 +461,7 @@ fn alerts_survive_a_restart_of_the_monitor() {
     story.news.clear();
     let fleet = Fleet {
         name: String::new(),
-        services: [(name_of("api"), spec())].into(),
+        services: [(name_of("api"), spec().into())].into(),
         ..Fleet::default()
     };
     story.tell(Event::Fleet(Arc::new(fleet)));

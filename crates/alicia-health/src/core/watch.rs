@@ -1,6 +1,7 @@
 //! What is known of one service: its slots, its checks, its heartbeats.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use alicia_contract::fleet::{AgentLimits, ServiceSpec};
@@ -34,9 +35,9 @@ pub struct Watch {
     /// The service.
     pub service: ServiceName,
     /// What the file says of it; none: it is not in the fleet.
-    pub spec: Option<ServiceSpec>,
-    /// Its slots, by number.
-    pub slots: BTreeMap<u32, Slot>,
+    pub spec: Option<Arc<ServiceSpec>>,
+    /// Its slots, by number. Boxed: a leaf of the tree has room for eleven, and most services have one.
+    pub slots: BTreeMap<u32, Box<Slot>>,
     /// Whether the orchestrator has told of it.
     pub pictured: bool,
     /// Instances that the registry lists.
@@ -144,7 +145,7 @@ impl Watch {
         let slot = self
             .slots
             .entry(seen.slot)
-            .or_insert_with(|| Slot::new(seen));
+            .or_insert_with(|| Box::new(Slot::new(seen)));
         if slot.is_younger(seen.since, now) && slot.epoch >= seen.epoch {
             return;
         }
@@ -155,7 +156,7 @@ impl Watch {
     /// Takes one change of one slot. A repeated or late one changes nothing.
     pub(crate) fn transition(&mut self, change: &Transition, now: Now) {
         let Some(slot) = self.slots.get_mut(&change.slot) else {
-            let mut slot = Slot::before(change);
+            let mut slot = Box::new(Slot::before(change));
             slot.take(change, now);
             self.slots.insert(change.slot, slot);
             self.pictured = true;
@@ -231,7 +232,7 @@ impl Watch {
     }
 
     /// Takes what the file says of it now.
-    pub(crate) fn specify(&mut self, spec: &ServiceSpec, now: Now) {
+    pub(crate) fn specify(&mut self, spec: &Arc<ServiceSpec>, now: Now) {
         if self.spec.as_ref().is_some_and(|before| before != spec) {
             self.changed = Some(now.mono);
         }

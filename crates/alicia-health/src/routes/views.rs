@@ -209,7 +209,7 @@ pub(super) async fn dependencies(State(module): Module) -> Answer<Dependencies> 
     let nodes = monitor.watches().map(|watch| Node {
         service: watch.service.clone(),
         state: watch.judged.state,
-        depends_on: watch.spec.iter().flat_map(edges).collect(),
+        depends_on: watch.spec.iter().flat_map(|spec| edges(spec)).collect(),
         root: monitor
             .root_of(&watch.service, now)
             .map(|root| root.service),

@@ -49,9 +49,9 @@ impl World {
         bench: &Bench,
         services: impl IntoIterator<Item = (&'s str, ServiceSpec)>,
     ) -> Self {
-        let services: BTreeMap<ServiceName, ServiceSpec> = services
+        let services: BTreeMap<ServiceName, Arc<ServiceSpec>> = services
             .into_iter()
-            .map(|(service, spec)| (name(service), spec))
+            .map(|(service, spec)| (name(service), spec.into()))
             .collect();
         let told = services.keys().map(|service| ServiceStatus {
             service: service.clone(),

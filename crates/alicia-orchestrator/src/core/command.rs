@@ -27,7 +27,7 @@ impl Core {
             }
         }
         for (name, spec) in &fleet.services {
-            self.take_spec(name, Arc::new(spec.clone()));
+            self.take_spec(name, spec.clone());
         }
         self.fleet = fleet;
         self.selection = selection;
@@ -163,7 +163,7 @@ impl Core {
                 slot.next_start = known.next_start;
             }
         }
-        service.slots.insert(id.slot, slot);
+        service.slots.insert(id.slot, Box::new(slot));
         self.take_up_wait(id);
     }
 

@@ -100,7 +100,7 @@ impl Versions<'_> {
             change,
             strategy: strategy.map(|update| update.strategy),
             why,
-            held: new.and_then(|new| held(&overrides, old, new)),
+            held: new.and_then(|new| held(&overrides, old.map(AsRef::as_ref), new)),
             fields,
         }
     }

@@ -132,7 +132,11 @@ impl Plan {
         let ([service], true) = (self.services.as_slice(), self.named) else {
             return Err(Refusal::NotOneService);
         };
-        match fleet.services.get(service).and_then(fixed_port) {
+        match fleet
+            .services
+            .get(service)
+            .and_then(|spec| fixed_port(spec))
+        {
             Some((name, port)) if instances > 1 => Err(Refusal::FixedPort {
                 service: service.clone(),
                 instances,

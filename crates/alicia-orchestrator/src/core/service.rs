@@ -30,7 +30,8 @@ pub(super) struct Service {
     pub(super) update: Option<Update>,
     /// What its load says about the number of instances.
     pub(super) load: Load,
-    pub(super) slots: BTreeMap<u32, Slot>,
+    /// Boxed: a leaf of the tree has room for eleven, and most services have one.
+    pub(super) slots: BTreeMap<u32, Box<Slot>>,
     /// Who depends on it directly.
     pub(super) needed_by: Vec<ServiceName>,
     /// Its budget, or that of a group of it, is used up.

@@ -109,7 +109,7 @@ impl Core {
         let Some(service) = self.services.get_mut(&id.service) else {
             return;
         };
-        let is_new = |slot: &Slot| {
+        let is_new = |slot: &Box<Slot>| {
             slot.state == InstanceState::Running && slot.pinned.is_none() && since >= slot.since
         };
         if service.update.is_none() || !service.slots.get(&id.slot).is_some_and(is_new) {
@@ -380,9 +380,7 @@ impl Core {
             digest: std::mem::replace(&mut service.digest, base.digest.clone()),
         });
         let mut fleet = alicia_contract::fleet::Fleet::clone(&self.fleet);
-        fleet
-            .services
-            .insert(name.clone(), ServiceSpec::clone(&base.spec));
+        fleet.services.insert(name.clone(), base.spec.clone());
         self.fleet = Arc::new(fleet);
         if in_place {
             self.take_with_restart(name, &bad.spec, &base.spec);

@@ -387,9 +387,10 @@ fn an_older_epoch_of_the_same_instance_is_fenced() {
 fn only_the_holder_or_an_admin_acts() {
     let mut registry = Registry::new(Limits::default());
     let mut fleet = Fleet::default();
-    fleet
-        .services
-        .insert(service("api"), ServiceSpec::new(vec!["api".to_owned()]));
+    fleet.services.insert(
+        service("api"),
+        ServiceSpec::new(vec!["api".to_owned()]).into(),
+    );
     registry
         .apply(Event::Fleet(Arc::new(fleet)), at(0.0))
         .expect("heard");

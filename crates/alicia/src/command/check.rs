@@ -41,7 +41,7 @@ pub(super) fn run(global: &Global, check: &Check) -> Outcome {
 /// that does listen on them.
 pub(super) fn lacking(global: &Global, loaded: &Loaded) -> Vec<Fault> {
     let here = Here::new(search_path());
-    let document = Some(&loaded.document);
+    let document = loaded.document.as_ref();
     let mut faults = machine::check(&loaded.fleet, document, &loaded.base, &here);
     let runs = place::paths(global).is_ok_and(|paths| place::running_host(&paths).is_some());
     if !runs {

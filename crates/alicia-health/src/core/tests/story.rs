@@ -26,7 +26,7 @@ impl Story {
             name: "home".to_owned(),
             services: services
                 .iter()
-                .map(|name| (name_of(name), spec()))
+                .map(|name| (name_of(name), spec().into()))
                 .collect(),
             ..Fleet::default()
         };

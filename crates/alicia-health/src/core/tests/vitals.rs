@@ -69,7 +69,7 @@ fn a_timeout_of_the_file_is_kept_to_whatever_the_rhythm() {
     spec.heartbeat_timeout = Some(alicia_contract::unit::Period::from_secs(60));
     let fleet = Fleet {
         name: "home".to_owned(),
-        services: [(name_of("api"), spec)].into(),
+        services: [(name_of("api"), spec.into())].into(),
         ..Fleet::default()
     };
     let mut story = Story::of_fleet(fleet);
@@ -119,7 +119,7 @@ fn an_agent_that_makes_no_progress_is_told_and_cleared() {
     );
     let fleet = Fleet {
         name: "home".to_owned(),
-        services: [(name_of("api"), spec)].into(),
+        services: [(name_of("api"), spec.into())].into(),
         ..Fleet::default()
     };
     let mut story = Story::of_fleet(fleet);
@@ -171,7 +171,7 @@ fn what_was_changed_lately_is_suspected() {
     changed
         .services
         .values_mut()
-        .for_each(|spec| spec.instances = 2);
+        .for_each(|spec| Arc::make_mut(spec).instances = 2);
     story.tell(Event::Fleet(Arc::new(changed.clone())));
     story.change("api", InstanceState::Backoff);
     assert_eq!(

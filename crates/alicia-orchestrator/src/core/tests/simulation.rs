@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -362,6 +363,7 @@ impl Story {
             fleet.services.remove(&found);
             self.names.retain(|name| *name != found.as_str());
         } else if let Some(spec) = fleet.services.get_mut(&found) {
+            let spec = Arc::make_mut(spec);
             let words = vec!["serve".to_owned(), self.random.u8(..).to_string()];
             if !spec.command_is_job() {
                 spec.command = alicia_contract::fleet::Command::List(words);
