@@ -39,7 +39,7 @@ use crate::engine::{Ended, Handle, Input};
 use crate::store::{Action, deployments};
 use deployments::Row;
 
-pub(crate) use follow::{Told, follow};
+pub(crate) use follow::{Ill, Told, follow};
 
 /// The longest key that a client may give to a request, in characters.
 const KEY_CHARS_MAX: usize = 200;

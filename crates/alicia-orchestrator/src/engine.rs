@@ -171,6 +171,8 @@ pub(crate) struct Engine {
     keeper: watch::Sender<Option<Client>>,
     surroundings: Arc<Surroundings>,
     held: BTreeMap<InstanceId, Held>,
+    /// The last run of each slot that had a process, and when it began, in microseconds since 1970; kept when it has ended.
+    began: BTreeMap<SlotId, (InstanceId, u64)>,
     ports: Ports,
     probes: BTreeMap<InstanceId, CancellationToken>,
     records: record::Sender,
@@ -289,6 +291,7 @@ impl Engine {
                 external_bus: cx.external_bus.clone(),
             }),
             held: BTreeMap::new(),
+            began: BTreeMap::new(),
             ports: Ports::default(),
             probes: BTreeMap::new(),
             records,
@@ -495,6 +498,7 @@ impl Engine {
         self.published.send_replace(self.status());
         let core = &self.core;
         self.ports.retain(|slot| core.has_slot(slot));
+        self.began.retain(|slot, _| core.has_slot(slot));
         self.tidy_sockets();
     }
 

@@ -341,4 +341,7 @@ pub struct Record {
     pub digest: Digest,
     /// How the last run of the slot ended, also when that is not what is published.
     pub exit: Option<Exit>,
+    /// When the run began, in microseconds since 1970: what is older in its log was said by others. The shell knows it;
+    /// none: it never had a process.
+    pub began_unix_us: Option<u64>,
 }

@@ -556,6 +556,7 @@ impl Core {
             transition,
             digest,
             exit,
+            began_unix_us: None,
         };
         self.actions.push(Action::Record(Box::new(record)));
         self.touch(&id.service);
@@ -589,6 +590,7 @@ impl Core {
             transition,
             digest,
             exit,
+            began_unix_us: None,
         };
         self.actions.push(Action::Record(Box::new(record)));
         self.revision += 1;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{Deployer, action};
 use crate::core::event::SlotId;
-use crate::engine::record::{LAST_LINES, last_lines_of};
+use crate::engine::record::last_lines_of;
 use crate::store::deployments::{self, Row};
 
 /// Messages that are taken together: each writes the whole deployment, and a thousand services tell thousands.
@@ -26,7 +26,7 @@ pub(crate) enum Told {
         service: ServiceName,
         state: DeploymentState,
         detail: String,
-        failed: Option<u32>,
+        failed: Option<Ill>,
     },
     /// Services went back: this is in force now.
     InForce { number: u64, fleet: Arc<Fleet> },
@@ -34,8 +34,16 @@ pub(crate) enum Told {
     AtRest {
         number: u64,
         /// Those that have given up, each with the reason and its slot.
-        failed: BTreeMap<ServiceName, (String, u32)>,
+        failed: BTreeMap<ServiceName, (String, Ill)>,
     },
+}
+
+/// A slot that does not work.
+#[derive(Debug, Clone)]
+pub(crate) struct Ill {
+    pub(crate) slot: SlotId,
+    /// When what was last tried in it began, in microseconds since 1970; none: it never had a process.
+    pub(crate) began_unix_us: Option<u64>,
 }
 
 impl Told {
@@ -96,7 +104,7 @@ impl Deployer {
                 ..
             } => {
                 let last_lines = match failed {
-                    Some(slot) => self.lines(&service, slot).await,
+                    Some(ill) => self.lines(ill).await,
                     None => Vec::new(),
                 };
                 note(&mut newest.deployment, service, state, detail, last_lines);
@@ -108,8 +116,8 @@ impl Deployer {
                 }
             }
             Told::AtRest { failed, .. } => {
-                for (service, (why, slot)) in failed {
-                    let lines = self.lines(&service, slot).await;
+                for (service, (why, ill)) in failed {
+                    let lines = self.lines(ill).await;
                     note(
                         &mut newest.deployment,
                         service,
@@ -123,13 +131,10 @@ impl Deployer {
         }
     }
 
-    async fn lines(&self, service: &ServiceName, slot: u32) -> Vec<String> {
+    async fn lines(&self, ill: Ill) -> Vec<String> {
         let paths = self.cx.paths.clone();
-        let slot = SlotId {
-            service: service.clone(),
-            slot,
-        };
-        let read = tokio::task::spawn_blocking(move || last_lines_of(&paths, &slot, LAST_LINES));
+        let times = (ill.began_unix_us, None);
+        let read = tokio::task::spawn_blocking(move || last_lines_of(&paths, &ill.slot, times));
         read.await.unwrap_or_default()
     }
 

@@ -50,7 +50,13 @@ impl Engine {
             Action::Signal { instance, signal } => self.signal(instance, signal),
             Action::Checkpoint(slot, instance) => self.ask_to_save(&slot, &instance),
             Action::Account(service, account) => self.keep_account(service, *account),
-            Action::Record(record) => {
+            Action::Record(mut record) => {
+                let transition = &record.transition;
+                let slot = SlotId {
+                    service: transition.service.clone(),
+                    slot: transition.slot,
+                };
+                record.began_unix_us = self.began(&slot, transition.instance.as_ref());
                 self.counts.transition(&record.transition);
                 self.records.send(*record);
             }

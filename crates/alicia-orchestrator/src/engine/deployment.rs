@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{Engine, Handle, Input};
 use crate::bus::Healths;
 use crate::core::event::{Event, SlotId, UpdateEnd};
-use crate::deploy::{Known, Told};
+use crate::deploy::{Ill, Known, Told};
 
 /// What waits to be told: a deployment of a thousand services tells at most a few things of each.
 pub(crate) const TOLD_MAX: usize = 8_192;
@@ -94,6 +94,7 @@ impl Engine {
         let Some(number) = self.rollout.as_ref().map(|rollout| rollout.number) else {
             return;
         };
+        let failed = failed.map(|slot| self.ill(service, slot));
         self.say(Told::Service {
             number,
             service: service.clone(),
@@ -180,10 +181,24 @@ impl Engine {
                     ),
                     false => ill.reason.clone(),
                 };
-                failed.insert(service.service.clone(), (why, ill.slot));
+                let ill = self.ill(&service.service, ill.slot);
+                failed.insert(service.service.clone(), (why, ill));
             }
         }
         self.say(Told::AtRest { number, failed });
+    }
+
+    /// A slot that does not work, and when what was last tried in it began.
+    fn ill(&self, service: &ServiceName, slot: u32) -> Ill {
+        let id = SlotId {
+            service: service.clone(),
+            slot,
+        };
+        let instance = self.core.instance_of(&id);
+        Ill {
+            began_unix_us: self.began(&id, instance),
+            slot: id,
+        }
     }
 
     /// When a deployment is to be looked at again.

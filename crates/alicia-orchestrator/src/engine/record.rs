@@ -21,10 +21,7 @@ const RECORDS_MAX: usize = 8_192;
 const BATCH_MAX: usize = 256;
 
 /// Lines that go with an end: what fits into an alert.
-pub(crate) const LAST_LINES: usize = 10;
-
-/// Lines that are read to find them: those of the next run, which may be there already, are passed over.
-const LINES_READ: usize = 60;
+const LAST_LINES: usize = 10;
 
 /// What waits.
 #[derive(Debug)]
@@ -147,7 +144,7 @@ async fn add_last_lines(paths: &Paths, mut batch: Vec<Record>) -> Vec<Record> {
     let read = move || {
         for record in &mut batch {
             if wants_lines(&record.transition) {
-                record.transition.last_lines = last_lines(&paths, &record.transition);
+                record.transition.last_lines = last_lines(&paths, record);
             }
         }
         batch
@@ -162,27 +159,39 @@ fn wants_lines(transition: &Transition) -> bool {
     )
 }
 
-fn last_lines(paths: &Paths, transition: &Transition) -> Vec<String> {
-    let path = log_path(paths, &transition.service, transition.slot);
-    let lines = read_last(&path, LINES_READ, &Filter::default()).unwrap_or_default();
+/// What the run said last. What the one before it said, and the one behind it, which may be there already, is passed over.
+fn last_lines(paths: &Paths, record: &Record) -> Vec<String> {
+    let transition = &record.transition;
     #[expect(
-        clippy::cast_precision_loss,
-        reason = "2^53 microseconds are 285 years"
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "microseconds since 1970 fit for 500,000 years, and none are negative"
     )]
-    let until = |unix_us: u64| unix_us as f64 / 1e6 <= transition.at;
-    let of_this_run: Vec<String> = lines
-        .into_iter()
-        .filter(|line| until(line.unix_us))
-        .map(|line| line.text)
-        .collect();
-    let skip = of_this_run.len().saturating_sub(LAST_LINES);
-    of_this_run.into_iter().skip(skip).collect()
+    let until_unix_us = (transition.at * 1e6).ceil() as u64;
+    let slot = SlotId {
+        service: transition.service.clone(),
+        slot: transition.slot,
+    };
+    last_lines_of(paths, &slot, (record.began_unix_us, Some(until_unix_us)))
 }
 
-/// The last lines of a slot, the oldest first.
-pub(crate) fn last_lines_of(paths: &Paths, slot: &SlotId, count: usize) -> Vec<String> {
+/// The last lines in the log of a slot between these times, in microseconds since 1970, the oldest first. None of a run
+/// that never began.
+pub(crate) fn last_lines_of(
+    paths: &Paths,
+    slot: &SlotId,
+    (began_unix_us, until_unix_us): (Option<u64>, Option<u64>),
+) -> Vec<String> {
+    if began_unix_us.is_none() {
+        return Vec::new();
+    }
     let path = log_path(paths, &slot.service, slot.slot);
-    let lines = read_last(&path, count, &Filter::default()).unwrap_or_default();
+    let filter = Filter {
+        since_unix_us: began_unix_us,
+        until_unix_us,
+        ..Filter::default()
+    };
+    let lines = read_last(&path, LAST_LINES, &filter).unwrap_or_default();
     lines.into_iter().map(|line| line.text).collect()
 }
 

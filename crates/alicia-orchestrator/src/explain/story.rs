@@ -133,9 +133,8 @@ fn fold(steps: &mut Vec<Step>, step: Step) {
             let mut again = steps.remove(at);
             again.times += 1;
             again.at = step.at;
-            if !step.last_lines.is_empty() {
-                again.last_lines = step.last_lines;
-            }
+            // Of the last of them, also when that one said nothing.
+            again.last_lines = step.last_lines;
             steps.push(again);
             return;
         }
@@ -355,6 +354,31 @@ mod tests {
             restarts: 0,
             at,
         }))
+    }
+
+    #[test]
+    fn the_lines_of_an_end_that_repeats_itself_are_those_of_the_last() {
+        let ended = |at, lines: &[&str]| {
+            let Entry::Transition(mut end) = change(
+                at,
+                InstanceState::Running,
+                InstanceState::Failed,
+                "exit code 1",
+            ) else {
+                unreachable!("a change is a transition")
+            };
+            end.last_lines = lines.iter().map(ToString::to_string).collect();
+            Entry::Transition(end)
+        };
+        let lines = |entries: &[Entry]| {
+            let steps = chain(&entries.iter().collect::<Vec<_>>());
+            let exit = steps.iter().find(|step| step.kind == StepKind::Exit);
+            let exit = exit.expect("it ended");
+            (exit.times, exit.last_lines.clone())
+        };
+        let (loud, silent) = (ended(1.0, &["boom"]), ended(2.0, &[]));
+        assert_eq!(lines(&[loud.clone(), silent.clone()]), (2, Vec::new()));
+        assert_eq!(lines(&[silent, loud]), (2, vec!["boom".to_owned()]));
     }
 
     fn service(state: InstanceState, reason: &str) -> ServiceStatus {

@@ -1,7 +1,7 @@
 //! Causes, with real processes: what they say, how they end, and what follows.
 
 use alicia_contract::orchestrator::InstanceState::{Failed, Parked, Paused, Running, Waiting};
-use alicia_contract::orchestrator::{ExitCause, Explanation};
+use alicia_contract::orchestrator::{ExitCause, Explanation, InstanceStatus, StepKind};
 use alicia_orchestrator::Config;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
@@ -202,6 +202,38 @@ async fn what_is_paused_is_held_still_over_a_crash_of_the_host_and_goes_on() {
 }
 
 #[tokio::test]
+async fn the_last_lines_of_an_end_are_those_of_the_run_that_ended() {
+    let speaks_once = "[ -e spoke ] && exit 4; touch spoke; echo out of paper; exit 3";
+    let spec = |command: Value| json!({ "db": { "command": command, "restart": "never" } });
+    let house = House::new(spec(shell(speaks_once))).await;
+    let failed = async |house: &House, epoch: u64| {
+        let is_it = |db: &InstanceStatus| db.state == Failed && db.epoch.0 == epoch;
+        house.until("db", 1, is_it).await;
+    };
+    failed(&house, 1).await;
+    house.post("/services/db/start", json!({})).await;
+    failed(&house, 2).await;
+    // One that never came to have a process said nothing at all.
+    house.change(spec(json!(["nosuchprogram"])));
+    let never_ran = |db: &InstanceStatus| db.state == Failed && db.reason.contains("nosuchprogram");
+    house.until("db", 1, never_ran).await;
+    let mut ends = Vec::new();
+    eventually("the history follows behind", async || {
+        let (_, told) = house.get("/services/db/explain").await;
+        let told: Explanation = serde_json::from_value(told).expect("an explanation");
+        let steps = told.slots[0].steps.iter();
+        ends = steps
+            .filter(|step| step.kind == StepKind::Exit)
+            .map(|step| step.last_lines.clone())
+            .collect();
+        ends.len() == 3
+    })
+    .await;
+    assert_eq!(ends, [vec!["out of paper".to_owned()], vec![], vec![]]);
+    house.finish().await;
+}
+
+#[tokio::test]
 async fn the_story_goes_through_dependencies_to_the_first_cause() {
     let house = House::new(json!({
         "web": { "command": "sleep 1000", "depends_on": ["api"] },
@@ -255,10 +287,7 @@ async fn the_story_goes_through_dependencies_to_the_first_cause() {
         exit.text,
         "it ended: exit code 78: its configuration is wrong"
     );
-    assert_eq!(
-        exit.last_lines.last().map(String::as_str),
-        Some("the disk is full")
-    );
+    assert_eq!(exit.last_lines, ["the disk is full"]);
     let command = db
         .steps
         .iter()
