@@ -123,7 +123,11 @@ pub(crate) fn exit(exit: &protocol::Exit) -> Exit {
             format!("out of memory: {over}{cause}")
         }
         _ => match &exit.over_limit {
-            Some(limit) => format!("over its limit of {limit}: {cause}"),
+            Some(limit) => {
+                let why = exit.over_limit_why.as_ref();
+                let why = why.map_or_else(String::new, |why| format!("{why}; "));
+                format!("over its limit of {limit}: {why}{cause}")
+            }
             None => cause,
         },
     };
@@ -188,6 +192,7 @@ mod tests {
                 oom_killed: out_of_memory,
                 watchdog: false,
                 over_limit: None,
+                over_limit_why: None,
                 memory_peak_bytes: None,
                 requested: false,
                 at_unix_ms: 1_500,
@@ -223,6 +228,7 @@ mod tests {
                     oom_killed,
                     watchdog: false,
                     over_limit: over.map(str::to_owned),
+                    over_limit_why: over.map(|_| "this was seen".to_owned()),
                     memory_peak_bytes: None,
                     requested: false,
                     at_unix_ms: 1_500,
@@ -239,7 +245,7 @@ mod tests {
         use ExitCause::{OutOfMemory, Unknown};
         let text = "out of memory: over its limit, killed by SIGKILL";
         check(killed, (Some("memory"), true), (OutOfMemory, text));
-        let text = "over its limit of processes: killed by SIGKILL";
+        let text = "over its limit of processes: this was seen; killed by SIGKILL";
         check(killed, (Some("processes"), false), (Unknown, text));
         let text = "out of memory: exit code 1";
         check(ExitStatus::Code(1), (None, true), (OutOfMemory, text));

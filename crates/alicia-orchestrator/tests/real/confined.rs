@@ -58,6 +58,42 @@ async fn over_its_memory_the_cause_is_known() {
 }
 
 #[tokio::test]
+async fn a_fork_bomb_is_ended_and_is_a_crash_loop_with_its_cause() {
+    // Its children only wait; without a limit it ends by itself at 200 of them.
+    let bomb = "$n = 0; while ($n < 200) { $pid = fork; next unless defined $pid; $n++; \
+                if (!$pid) { sleep 1000; exit } }";
+    let house = House::new(json!({
+        "a": {
+            "command": ["perl", "-e", bomb], "limits": {"processes": 20},
+            "start_limit": {"starts": 2, "within": "10m"},
+        },
+        "good": { "command": shell("exec sleep 1000"), "limits": {"processes": 20} },
+    }))
+    .await;
+    let good = house.until_running("good", 1).await;
+    let by = held_by(&good, "processes");
+    if !["cgroup2", "cgroup1"].contains(&by) {
+        assert!(
+            std::env::var_os("ALICIA_REQUIRE_ALL").is_none(),
+            "no controller of processes can be used: {good:?}"
+        );
+        eprintln!("no controller of processes can be used: it is not tested");
+        return house.finish().await;
+    }
+    let failed = house.until("a", 1, |it| it.state == Failed).await;
+    let exit = failed.exit.expect("it ended");
+    let why = exit.cause.strip_prefix("over its limit of processes: ");
+    let why = why.unwrap_or_else(|| panic!("{exit:?}"));
+    let rest = why.trim_start_matches(|letter: char| letter.is_ascii_digit());
+    assert_eq!(
+        rest,
+        " forks were refused within a second, with 20 processes and threads allowed; killed by SIGKILL"
+    );
+    assert_eq!(exit.class, ExitCause::Crash, "{exit:?}");
+    house.finish().await;
+}
+
+#[tokio::test]
 async fn a_sandbox_is_in_force_and_one_that_cannot_be_is_a_refusal() {
     if !Kernel::ask().lacks().is_empty() {
         assert!(
