@@ -213,6 +213,31 @@ async fn a_receiver_gets_no_more_unacknowledged_messages_than_it_asked_for() {
 }
 
 #[tokio::test]
+async fn a_sender_is_told_how_much_it_may_have_under_way_and_held_to_it() {
+    let house = House::open().await;
+    let asks = hello("modest").with(|connect| connect.receive_max = NonZeroU16::new(10));
+    let (_, ack) = asks.try_connect(house.address()).await;
+    assert_eq!(ack.receive_max.get(), 10);
+    let (mut sender, ack) = hello("sender").try_connect(house.address()).await;
+    let most = ack.receive_max.get();
+    assert_eq!(most, 64);
+    // None of them is released: all stay under way.
+    for number in 1..=most + 1 {
+        let mut publish = message("open/a", "x", QoS::ExactlyOnce);
+        publish.packet_id = NonZeroU16::new(number);
+        sender.send(Packet::Publish(Box::new(publish))).await;
+    }
+    for number in 1..=most {
+        match sender.next().await {
+            Some(Packet::PublishReceived(ack)) => assert_eq!(ack.packet_id.get(), number),
+            other => panic!("expected PUBREC {number}, got {other:?}"),
+        }
+    }
+    let receive_maximum_exceeded = 0x93;
+    assert_eq!(sender.ending().await, Some(receive_maximum_exceeded));
+}
+
+#[tokio::test]
 async fn a_message_too_large_for_its_receiver_is_dropped_and_the_receiver_stays() {
     let house = House::open().await;
     let asks = hello("small").with(|connect| connect.max_packet_size = NonZeroU32::new(200));
