@@ -213,6 +213,12 @@ pub const TOPICS: &[Entry] = &[
         "orchestrator",
         "each step of a deployment",
     ),
+    state(
+        deployment::NEWEST,
+        "deployment::NEWEST",
+        "orchestrator",
+        "the newest deployment as it is now",
+    ),
     call(
         orchestrator::EXPLAIN,
         "orchestrator::EXPLAIN",

@@ -8,11 +8,14 @@ use serde_json::Value;
 
 use crate::fleet::UpdateStrategy;
 use crate::id::ServiceName;
-use crate::topic::EventTopic;
+use crate::topic::{EventTopic, StateTopic};
 use crate::unit::UnixSeconds;
 
 /// Each step of a deployment, as it happens.
 pub const DEPLOYMENTS: EventTopic<Deployment> = EventTopic::new("system/orchestrator/deployments");
+
+/// The newest deployment as it is now: for who was not there when it was told.
+pub const NEWEST: StateTopic<Deployment> = StateTopic::new("system/orchestrator/deployment");
 
 /// What a deployment would do with one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

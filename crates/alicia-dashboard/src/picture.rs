@@ -54,7 +54,7 @@ pub(crate) async fn keep(cx: Context, picture: watch::Sender<Arc<Picture>>) {
             let fleet = cx.bus.states(orchestrator::STATUS).await?;
             let health = cx.bus.states(health::STATUS).await?;
             let alerts = cx.bus.events(health::ALERTS).await?;
-            let deployments = cx.bus.events(deployment::DEPLOYMENTS).await?;
+            let deployments = cx.bus.states(deployment::NEWEST).await?;
             Ok::<_, alicia_bus::Error>((fleet, health, alerts, deployments))
         };
         match subscribed.await {

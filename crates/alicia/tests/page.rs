@@ -98,7 +98,7 @@ async fn a_failed_change_and_a_parked_service_are_told_and_the_place_is_kept() {
     let Some(browser) = Browser::start().await else {
         return;
     };
-    let house = House::start(ALICIA, BEFORE).await;
+    let mut house = House::start(ALICIA, BEFORE).await;
     house.reaches("api-1", InstanceState::Running).await;
     house.reaches("limited-1", InstanceState::Parked).await;
     let (_, link) = house.post("/api/keys/link", &serde_json::json!({})).await;
@@ -134,6 +134,16 @@ async fn a_failed_change_and_a_parked_service_are_told_and_the_place_is_kept() {
     assert_eq!(place, serde_json::json!([true, "/services/limited"]));
     assert_eq!(browser.inaccessible().await, [""; 0]);
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+
+    // A host that starts anew still has it, though nothing of it happens any more.
+    house.kill_host();
+    house.start_host().await;
+    let (_, link) = house.post("/api/keys/link", &serde_json::json!({})).await;
+    let path = link["path"].as_str().expect("a path");
+    browser.open(&format!("{}{path}", house.api())).await;
+    browser.shows("1 running, 1 parked.").await;
+    browser.shows("a slip").await;
+    browser.shows("reverted").await;
 }
 
 #[tokio::test]

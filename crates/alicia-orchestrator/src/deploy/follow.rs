@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alicia_contract::ServiceName;
-use alicia_contract::deployment::{DEPLOYMENTS, Deployment, DeploymentState, ServiceOutcome};
+use alicia_contract::deployment::{
+    DEPLOYMENTS, Deployment, DeploymentState, NEWEST, ServiceOutcome,
+};
 use alicia_contract::fleet::Fleet;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -153,11 +155,15 @@ impl Deployer {
         }
     }
 
-    /// Tells the bus; who was not there reads it over REST.
+    /// Tells the bus, which keeps the newest for who was not there.
     async fn announce(&self) {
         let newest = self.newest();
         if let Err(error) = self.cx.bus.publish(DEPLOYMENTS, &[], &newest).await {
             tracing::debug!(%error, "a step of a deployment was not published");
+        }
+        // The bus remembers it and says it again on each new connection.
+        if let Err(error) = self.cx.bus.set(NEWEST, &[], &newest).await {
+            tracing::debug!(%error, "the newest deployment was not published yet");
         }
     }
 }
