@@ -116,7 +116,7 @@ pub fn schema(modules: &[Spec]) -> Value {
 pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, Vec<Fault>> {
     let document = Document::parse(sources)?;
     let schema = Schema::compile(schema(modules)).expect("our own schema is a schema");
-    refuse_any(document.check(&schema))?;
+    refuse_any(faults_of_shape(&document, &schema, modules))?;
     let mut settings: Settings = document
         .get("")
         .map_err(|fault| vec![fault])?
@@ -125,11 +125,7 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         .file_name()
         .map_or_else(|| "fleet".into(), |name| name.to_string_lossy());
     let fleet = settings.take_fleet(&name);
-    let whole = document.to_json();
-    let sections: BTreeMap<String, Value> = modules
-        .iter()
-        .filter_map(|module| Some((module.name.to_owned(), whole.get(module.name)?.clone())))
-        .collect();
+    let sections = sections(&document, modules);
     let mut faults = alicia_file::fleet::check(&fleet, Some(&document));
     let of_identity = settings.identity.faults().into_iter();
     faults.extend(
@@ -137,10 +133,7 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
     );
     faults.extend(foreign_address(&settings, &document));
     for module in modules {
-        let section = sections.get(module.name).cloned().unwrap_or_default();
-        faults.extend((module.validate)(section, &fleet).into_iter().map(|fault| {
-            document.fault_at(&format!("/{}{}", module.name, fault.pointer), fault.message)
-        }));
+        faults.extend(faults_of_section(module, &sections, &fleet, &document));
     }
     refuse_any(faults)?;
     Ok(Loaded {
@@ -150,6 +143,57 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
         document: Some(document),
         sections,
     })
+}
+
+/// What does not fit the schema. A section that does not hides nothing that is wrong elsewhere: the services, and the
+/// sections of modules that fit, are looked at all the same.
+fn faults_of_shape(document: &Document, schema: &Schema, modules: &[Spec]) -> Vec<Fault> {
+    let mut faults = document.check(schema);
+    let fits = |section: &str| {
+        let is_inside = |fault: &Fault| {
+            let inside = fault
+                .pointer
+                .strip_prefix('/')
+                .and_then(|path| path.strip_prefix(section));
+            inside.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        !faults.iter().any(is_inside)
+    };
+    if faults.is_empty() || !["name", "services", "groups"].into_iter().all(fits) {
+        return faults;
+    }
+    let Ok(fleet) = alicia_file::fleet::read(document) else {
+        return faults;
+    };
+    let mut others = alicia_file::fleet::check(&fleet, Some(document));
+    let sections = sections(document, modules);
+    for module in modules.iter().filter(|module| fits(module.name)) {
+        others.extend(faults_of_section(module, &sections, &fleet, document));
+    }
+    faults.extend(others);
+    faults
+}
+
+/// What a module finds wrong with its section.
+fn faults_of_section<'d>(
+    module: &Spec,
+    sections: &BTreeMap<String, Value>,
+    fleet: &Fleet,
+    document: &'d Document,
+) -> impl Iterator<Item = Fault> + use<'d> {
+    let section = sections.get(module.name).cloned().unwrap_or_default();
+    let name = module.name;
+    let faults = (module.validate)(section, fleet).into_iter();
+    faults.map(move |fault| document.fault_at(&format!("/{name}{}", fault.pointer), fault.message))
+}
+
+/// The sections of modules that are in the file, by name.
+fn sections(document: &Document, modules: &[Spec]) -> BTreeMap<String, Value> {
+    let whole = document.to_json();
+    modules
+        .iter()
+        .filter_map(|module| Some((module.name.to_owned(), whole.get(module.name)?.clone())))
+        .collect()
 }
 
 /// Without TLS only addresses of this machine are listened on.

@@ -304,6 +304,17 @@ fn settings_on_the_command_line_are_named_as_they_were_typed() {
         .says(&["--set", "http.listn=127.0.0.1:0", "check"])
         .exits(2)
         .tells(&["--set http.listn=127.0.0.1:0", "did you mean `listen`?"]);
+    // One that does not fit hides nothing of what the file says elsewhere.
+    let faulty = "services: {a: {command: sleep 9, depends_on: [b]}}\nhealth: {hold_back: 2h}\n";
+    let found = House::new(ALICIA, faulty)
+        .says(&["--set", "bus=5", "check"])
+        .exits(2);
+    found.tells(&[
+        "--set bus=5",
+        "expected a map of keys",
+        "there is no service `b`",
+        "3 faults in the file",
+    ]);
     house
         .says(&["--set", "http.listen", "check"])
         .exits(2)
