@@ -232,12 +232,6 @@ impl Core {
         self.slot(id).is_some()
     }
 
-    /// The run that is in a slot, or was there last.
-    #[must_use]
-    pub fn instance_of(&self, id: &SlotId) -> Option<&InstanceId> {
-        self.slot(id)?.instance.as_ref()
-    }
-
     /// Whether the keeper is there.
     #[must_use]
     pub fn has_keeper(&self) -> bool {

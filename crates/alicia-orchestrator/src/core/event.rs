@@ -305,8 +305,8 @@ pub enum Action {
         service: ServiceName,
         /// How.
         end: UpdateEnd,
-        /// The slot that did not work.
-        failed: Option<u32>,
+        /// The slot that did not work, and the run in it.
+        failed: Option<(u32, Option<InstanceId>)>,
     },
     /// Answer a command.
     Answer {

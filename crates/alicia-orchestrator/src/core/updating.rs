@@ -346,7 +346,11 @@ impl Core {
                     Condition::Ready(_) => false,
                 }
         });
-        let failed = failed.map(|seen| seen.slot);
+        // What goes back is another run in the same slot.
+        let failed = failed.map(|seen| {
+            let slot = service.slots.get(&seen.slot);
+            (seen.slot, slot.and_then(|slot| slot.instance.clone()))
+        });
         let reverts = update.settings.auto_revert && update.base.digest != service.digest;
         let end = match reverts {
             true => UpdateEnd::Reverting(why.clone()),

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use alicia_contract::ServiceName;
 use alicia_contract::deployment::DeploymentState;
 use alicia_contract::fleet::Fleet;
 use alicia_contract::health::{HealthState, ServiceHealth};
 use alicia_contract::orchestrator::InstanceState;
+use alicia_contract::{InstanceId, ServiceName};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -71,7 +71,12 @@ impl Engine {
     }
 
     /// An update of one service is over, or turns back.
-    pub(super) fn updated(&mut self, service: &ServiceName, end: UpdateEnd, failed: Option<u32>) {
+    pub(super) fn updated(
+        &mut self,
+        service: &ServiceName,
+        end: UpdateEnd,
+        failed: Option<(u32, Option<InstanceId>)>,
+    ) {
         let (state, detail) = match end {
             UpdateEnd::Done => (DeploymentState::Done, "it is updated".to_owned()),
             UpdateEnd::Reverting(why) => {
@@ -94,7 +99,7 @@ impl Engine {
         let Some(number) = self.rollout.as_ref().map(|rollout| rollout.number) else {
             return;
         };
-        let failed = failed.map(|slot| self.ill(service, slot));
+        let failed = failed.map(|(slot, run)| self.ill(service, slot, run.as_ref()));
         self.say(Told::Service {
             number,
             service: service.clone(),
@@ -181,23 +186,22 @@ impl Engine {
                     ),
                     false => ill.reason.clone(),
                 };
-                let ill = self.ill(&service.service, ill.slot);
+                let ill = self.ill(&service.service, ill.slot, ill.instance.as_ref());
                 failed.insert(service.service.clone(), (why, ill));
             }
         }
         self.say(Told::AtRest { number, failed });
     }
 
-    /// A slot that does not work, and when what was last tried in it began.
-    fn ill(&self, service: &ServiceName, slot: u32) -> Ill {
-        let id = SlotId {
+    /// A slot that does not work, and when the run in it began.
+    fn ill(&self, service: &ServiceName, slot: u32, run: Option<&InstanceId>) -> Ill {
+        let slot = SlotId {
             service: service.clone(),
             slot,
         };
-        let instance = self.core.instance_of(&id);
         Ill {
-            began_unix_us: self.began(&id, instance),
-            slot: id,
+            began_unix_us: self.began(&slot, run),
+            slot,
         }
     }
 
