@@ -313,7 +313,7 @@ async fn channels(house: &House) {
     house
         .says(&["alerts", "test-channel", "nosuch"])
         .exits(1)
-        .tells(&["the file has no channel nosuch"]);
+        .tells(&["the file has no channel `nosuch`: it has `hook`"]);
     house
         .says(&["alerts", "channels"])
         .exits(0)
@@ -331,8 +331,8 @@ async fn channels(house: &House) {
         .tells(&["test", "delivered", "hook"]);
     house
         .says(&["alerts", "notifications", "--channel", "nosuch"])
-        .exits(0)
-        .tells(&["no notifications"]);
+        .exits(1)
+        .tells(&["the file has no channel `nosuch`: it has `hook`"]);
     house.says(&["alerts", "notifications", "-n", "0"]).exits(2);
 }
 
