@@ -70,6 +70,10 @@ impl Counters {
         self.commit_us_max.fetch_max(latency_us, Relaxed);
     }
 
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Relaxed)
+    }
+
     pub(crate) fn job(&self, ran: Ran) {
         match ran {
             Ran::Kept => {}
@@ -100,7 +104,7 @@ impl Counters {
 
     /// The counters as they stand; the gauges (`queue_*`, `wal_bytes`) are left at 0 for the caller.
     pub(crate) fn snapshot(&self) -> Stats {
-        let batches = self.batches.load(Relaxed);
+        let batches = self.batches();
         let mean_us = self
             .commit_us_sum
             .load(Relaxed)
