@@ -109,10 +109,11 @@ impl Core {
         let Some(service) = self.services.get_mut(&id.service) else {
             return;
         };
-        let is_new = |slot: &Box<Slot>| {
+        let is_new = |slot: &Slot| {
             slot.state == InstanceState::Running && slot.pinned.is_none() && since >= slot.since
         };
-        if service.update.is_none() || !service.slots.get(&id.slot).is_some_and(is_new) {
+        if service.update.is_none() || !service.slots.get(&id.slot).is_some_and(|slot| is_new(slot))
+        {
             return;
         }
         if let Some(slot) = service.slots.get_mut(&id.slot)
