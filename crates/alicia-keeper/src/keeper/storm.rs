@@ -127,11 +127,6 @@ impl Forks {
     pub(super) fn state(&self) -> (u32, HeldBy) {
         (self.limit, self.held_by)
     }
-
-    /// Whether so many tasks are as good as the limit. The kernel also counts what a limit further up refused.
-    fn is_at_limit(&self, tasks: u64) -> bool {
-        tasks >= u64::from(self.limit - self.limit / 4)
-    }
 }
 
 // === impl Keeper ===
@@ -192,7 +187,7 @@ impl Keeper {
             return;
         }
         self.fork_looks.at_ms = None;
-        let tasks = self.cgroup1.processes().and_then(|it| tasks_in(it));
+        let tasks = self.cgroup1.processes().and_then(tasks_in);
         let looks = &mut self.fork_looks;
         let is_quiet = tasks.is_some() && tasks == looks.tasks_seen;
         let is_due = now_ms >= looks.all_at_ms || now_ms < looks.often_until_ms;
@@ -238,34 +233,36 @@ impl Keeper {
         let Some(count) = forks.refused.count() else {
             return false;
         };
+        let limit = forks.limit;
         let reading = forks.window.read(clock::monotonic_ms(), count);
-        if reading.refused > REFUSED_MAX && self.is_at_limit_of_processes(run) {
-            let limit = self
-                .instances
-                .get(&run)
-                .and_then(|it| it.watched.forks.as_ref());
-            let limit = limit.map_or(0, |forks| forks.limit);
+        let refused = reading.refused;
+        if refused > REFUSED_MAX
+            && self
+                .tasks_of(run)
+                .is_some_and(|tasks| is_at_limit(tasks, limit))
+        {
             let text = format!(
-                "{} forks were refused within a second, with {limit} processes and threads allowed",
-                reading.refused
+                "{refused} forks were refused within a second, with {limit} processes and threads allowed"
             );
             self.end_over(run, ("processes", text));
         }
         reading.has_grown
     }
 
-    fn is_at_limit_of_processes(&self, run: u64) -> bool {
-        let Some(instance) = self.instances.get(&run) else {
-            return false;
-        };
-        let Some(forks) = &instance.watched.forks else {
-            return false;
-        };
+    /// Processes and threads of a run, where they are held by a group.
+    fn tasks_of(&self, run: u64) -> Option<u64> {
+        let instance = self.instances.get(&run)?;
+        let held_by = instance.watched.forks.as_ref()?.held_by;
         let name = group_name(&instance.info.instance, run);
-        let group = self.pids_group((&name, instance.container.as_ref()), forks.held_by);
-        let tasks = group.and_then(|group| tasks_in(&group));
-        tasks.is_some_and(|tasks| forks.is_at_limit(tasks))
+        let group = self.pids_group((&name, instance.container.as_ref()), held_by)?;
+        tasks_in(&group)
     }
+}
+
+/// Whether so many tasks are as good as the limit: some may just have ended. A version of the kernel counts also
+/// what a limit further up refused, which is not for this tree to answer for.
+fn is_at_limit(tasks: u64, limit: u32) -> bool {
+    tasks >= u64::from(limit - limit / 4)
 }
 
 /// Whether the kernel may not tell of its refused forks.
@@ -316,5 +313,19 @@ mod tests {
         assert!(!window.read(500, 3).has_grown);
         assert!(window.read(5_000, 4).has_grown);
         assert!(!window.read(5_050, 4).has_grown);
+    }
+
+    #[test]
+    fn a_tree_far_below_its_limit_is_not_to_blame() {
+        for (tasks, limit, expect) in [
+            (64, 64, true),
+            (48, 64, true),
+            (47, 64, false),
+            (1, 1, true),
+            (0, 1, false),
+            (70, 64, true),
+        ] {
+            assert_eq!(is_at_limit(tasks, limit), expect, "{tasks} of {limit}");
+        }
     }
 }

@@ -149,7 +149,7 @@ fn fork() {
     let mut last = made.pop().unwrap();
     last.kill().unwrap();
     last.wait().unwrap();
-    make().unwrap();
+    made.push(make().unwrap());
 }
 
 /// Ends well if the keeper answers, with 1 if it hangs up.
