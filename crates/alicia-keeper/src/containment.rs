@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use cgroup::{Cgroup, CgroupRoot};
 pub use cgroup1::controllers_of_version_1;
 pub(crate) use cgroup1::{Cgroup1Root, TreeLimit};
-pub(crate) use forks::{RefusedForks, tasks_in};
+pub(crate) use forks::{RefusedForks, tasks_allowed_in, tasks_in};
 pub(crate) use scan::{Claim, Owners, Scan, Sweep, TAG_NAME};
 
 use crate::protocol::Containment;

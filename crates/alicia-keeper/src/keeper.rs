@@ -321,7 +321,7 @@ impl Keeper {
             Token::Executed(run) => self.executed(run),
             Token::Listener(number) => self.listener_ready(number),
             Token::OutOfMemory(run) => self.out_of_memory_in_group(run),
-            Token::RefusedForks(run) => self.forks_refused(run),
+            Token::RefusedForks(run) => self.count_forks(run),
             Token::Notify(run) => self.take_notifications(run),
             Token::Socket => self.accept_clients(),
             Token::Client(client) => self.serve_client(client),
@@ -354,7 +354,7 @@ impl Keeper {
                 Timer::Accept => self.watch_socket(epoll::EventFlags::IN),
                 Timer::Chores => self.do_chores(),
                 Timer::Limits => self.poll_limits(),
-                Timer::Forks => self.look_at_forks(now_ms),
+                Timer::Forks => self.look_at_forks(),
                 Timer::Notify(run) => self.hear_again(run),
                 Timer::Watchdog(run) => self.watchdog_timer(run, now_ms),
             }

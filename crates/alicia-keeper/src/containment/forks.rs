@@ -43,6 +43,12 @@ pub(crate) fn tasks_in(group: &Path) -> Option<u64> {
     current.trim().parse().ok()
 }
 
+/// Processes and threads that may be in a group; `None` where it has no limit.
+pub(crate) fn tasks_allowed_in(group: &Path) -> Option<u32> {
+    let max = fs::read_to_string(group.join("pids.max")).ok()?;
+    max.trim().parse().ok()
+}
+
 fn parse_count(events: &str) -> Option<u64> {
     let mut lines = events.lines();
     lines.find_map(|line| line.strip_prefix("max ")?.parse().ok())
@@ -62,6 +68,16 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(parse_count(events), expect, "{events:?}");
+        }
+    }
+
+    #[test]
+    fn a_group_without_a_limit_allows_no_number_of_tasks() {
+        let group = tempfile::tempdir().unwrap();
+        assert_eq!(tasks_allowed_in(group.path()), None);
+        for (max, expect) in [("30\n", Some(30)), ("max\n", None), ("", None)] {
+            fs::write(group.path().join("pids.max"), max).unwrap();
+            assert_eq!(tasks_allowed_in(group.path()), expect, "{max:?}");
         }
     }
 }

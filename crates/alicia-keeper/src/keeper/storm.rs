@@ -7,9 +7,9 @@
 //! | version 1 | the kernel tells, or it does not (Linux 6.18): counts are looked at as well |
 //! | a look of the keeper | nobody counts; who is over the limit is ended |
 //!
-//! Looks are rare while nothing happens: once a second at the number of tasks of all groups together, which is
-//! one read, and at each count only after that number has changed, some time after a start, while a count
-//! grows, and else every ten seconds.
+//! When counts are looked at is the matter of [`looks`].
+
+mod looks;
 
 use std::path::PathBuf;
 
@@ -18,25 +18,17 @@ use super::instance::Instance;
 use super::limits::group_name;
 use super::timers::Timer;
 use crate::clock;
-use crate::containment::{Container, RefusedForks, tasks_in};
-use crate::protocol::HeldBy;
+use crate::containment::{Container, RefusedForks, tasks_allowed_in, tasks_in};
+use crate::protocol::{HeldBy, InstanceInfo};
 
-/// More refused forks than this in [`WINDOW_MS`] are a storm. Programs that meet their limit in good faith wait
-/// or give up. A bomb makes 1,500 on one core, and 150 on the quarter of one that its limit of `cpu` leaves it.
+pub(super) use looks::Looks;
+
+/// More refused forks than this in [`WINDOW_MS`] are a storm. A bomb makes 1,500 on one core, and 150 on the
+/// quarter of one that its limit of `cpu` leaves it. The number is a choice well below these: a server that sheds
+/// load by failing to fork more often than this is taken for a bomb.
 const REFUSED_MAX: u64 = 50;
 /// The time in which they are counted.
 const WINDOW_MS: u64 = 1_000;
-/// Between looks while something may be about to happen.
-const LOOK_OFTEN_MS: u64 = 50;
-/// How long looks are frequent after a start, and after a count that grew: a bomb that is started again goes
-/// off within the first second.
-const OFTEN_MS: u64 = 2_000;
-/// Between looks otherwise.
-const LOOK_MS: u64 = 1_000;
-/// Between looks at every count, whatever the number of tasks says.
-const LOOK_AT_ALL_MS: u64 = 10_000;
-/// A look that took this long is followed by a pause of a hundred times the time.
-const LOOK_SHARE: u64 = 100;
 
 /// What is known of the refused forks of a run.
 #[derive(Debug)]
@@ -63,16 +55,6 @@ struct Reading {
     refused: u64,
     /// More than at the reading before.
     has_grown: bool,
-}
-
-/// When counts of version 1 are looked at.
-#[derive(Debug, Default)]
-pub(super) struct Looks {
-    /// The timer that counts; one set for another time was replaced.
-    at_ms: Option<u64>,
-    often_until_ms: u64,
-    all_at_ms: u64,
-    tasks_seen: Option<u64>,
 }
 
 // === impl Window ===
@@ -155,9 +137,17 @@ impl Keeper {
         }
     }
 
-    /// The kernel tells that it refused forks.
-    pub(super) fn forks_refused(&mut self, run: u64) {
-        self.count_forks(run);
+    /// The limit of processes of a run that goes on after an upgrade from a keeper that did not count, and what
+    /// holds it.
+    pub(super) fn processes_held(
+        &self,
+        (name, container): (&str, Option<&Container>),
+        info: &InstanceInfo,
+    ) -> Option<(u32, HeldBy)> {
+        let mut limits = info.limits.iter();
+        let held_by = limits.find(|it| it.limit == "processes")?.held_by;
+        let group = self.pids_group((name, container), held_by)?;
+        Some((tasks_allowed_in(&group)?, held_by))
     }
 
     /// A run has begun.
@@ -170,71 +160,63 @@ impl Keeper {
     /// For some time.
     pub(super) fn look_at_forks_often(&mut self) {
         let now_ms = clock::monotonic_ms();
-        self.fork_looks.often_until_ms = now_ms + OFTEN_MS;
-        self.look_at_forks_at(now_ms + LOOK_OFTEN_MS);
+        self.fork_looks.be_frequent(now_ms);
+        self.plan_fork_look(now_ms);
     }
 
-    fn look_at_forks_at(&mut self, at_ms: u64) {
-        if self.fork_looks.at_ms.is_none_or(|set_ms| at_ms < set_ms) {
-            self.fork_looks.at_ms = Some(at_ms);
+    fn plan_fork_look(&mut self, now_ms: u64) {
+        if let Some(at_ms) = self.fork_looks.plan(now_ms) {
             self.timers.set(at_ms, Timer::Forks);
         }
     }
 
-    /// The timer of looks has come; one that was replaced does nothing.
-    pub(super) fn look_at_forks(&mut self, now_ms: u64) {
-        if self.fork_looks.at_ms.is_none_or(|at_ms| now_ms < at_ms) {
+    /// A timer of looks has come.
+    pub(super) fn look_at_forks(&mut self) {
+        // Timers that came before this one are not part of the look.
+        let begun_ms = clock::monotonic_ms();
+        if !self.fork_looks.begin(begun_ms) {
             return;
         }
-        self.fork_looks.at_ms = None;
         let tasks = self.cgroup1.processes().and_then(tasks_in);
-        let looks = &mut self.fork_looks;
-        let is_quiet = tasks.is_some() && tasks == looks.tasks_seen;
-        let is_due = now_ms >= looks.all_at_ms || now_ms < looks.often_until_ms;
-        if !is_quiet || is_due {
-            looks.tasks_seen = tasks;
-            looks.all_at_ms = now_ms + LOOK_AT_ALL_MS;
-            if self.look_at_all_forks() {
-                self.fork_looks.often_until_ms = now_ms + OFTEN_MS;
-            }
+        if self.fork_looks.needs_counts(begun_ms, tasks) {
+            self.look_at_all_forks();
         }
+        let ended_ms = clock::monotonic_ms();
+        self.fork_looks.end((begun_ms, ended_ms));
         // Without such a run there is nothing to look at until the next start.
         if self.instances.values().any(is_looked_at) {
-            let ended_ms = clock::monotonic_ms();
-            let is_often = ended_ms < self.fork_looks.often_until_ms;
-            let wait_ms = if is_often { LOOK_OFTEN_MS } else { LOOK_MS };
-            let share_ms = LOOK_SHARE * (ended_ms - now_ms);
-            self.look_at_forks_at(ended_ms + wait_ms.max(share_ms));
+            self.plan_fork_look(ended_ms);
         }
     }
 
-    /// Whether a count has grown.
-    fn look_at_all_forks(&mut self) -> bool {
+    fn look_at_all_forks(&mut self) {
         let instances = self.instances.iter();
         let runs: Vec<u64> = instances
             .filter(|(_, it)| is_looked_at(it))
             .map(|(run, _)| *run)
             .collect();
-        let mut has_grown = false;
         for run in runs {
-            has_grown |= self.count_forks(run);
+            self.count_forks(run);
         }
-        has_grown
     }
 
-    /// Reads the count of a run, and ends its tree in a storm. Returns whether the count has grown.
-    fn count_forks(&mut self, run: u64) -> bool {
+    /// Reads the count of a run, because the kernel told of it or in a look, and ends its tree in a storm.
+    pub(super) fn count_forks(&mut self, run: u64) {
         let Some(instance) = self.instances.get_mut(&run).filter(|it| !it.must_die()) else {
-            return false;
+            return;
         };
         let Some(forks) = &mut instance.watched.forks else {
-            return false;
+            return;
         };
         let Some(count) = forks.refused.count() else {
-            return false;
+            return;
         };
         let limit = forks.limit;
-        let reading = forks.window.read(clock::monotonic_ms(), count);
+        let now_ms = clock::monotonic_ms();
+        let reading = forks.window.read(now_ms, count);
+        if reading.has_grown {
+            self.fork_looks.be_frequent(now_ms);
+        }
         let refused = reading.refused;
         if refused > REFUSED_MAX
             && self
@@ -246,7 +228,6 @@ impl Keeper {
             );
             self.end_over(run, ("processes", text));
         }
-        reading.has_grown
     }
 
     /// Processes and threads of a run, where they are held by a group.
@@ -313,6 +294,53 @@ mod tests {
         assert!(!window.read(500, 3).has_grown);
         assert!(window.read(5_000, 4).has_grown);
         assert!(!window.read(5_050, 4).has_grown);
+    }
+
+    /// How long after its beginning a storm is found that comes after ten quiet seconds, with looks that take so
+    /// long.
+    fn found_after_ms(look_ms: u64, refused_per_s: u64) -> Option<u64> {
+        const STORM_MS: u64 = 10_500;
+        let mut looks = Looks::default();
+        let mut window = Window::begin(0, 0);
+        let mut at_ms = looks.plan(0);
+        while let Some(begun_ms) = at_ms.filter(|at_ms| *at_ms < 60_000) {
+            assert!(looks.begin(begun_ms));
+            let ended_ms = begun_ms + look_ms;
+            let tasks = if begun_ms < STORM_MS { 10 } else { 30 };
+            if looks.needs_counts(begun_ms, Some(tasks)) {
+                let since_ms = ended_ms.saturating_sub(STORM_MS);
+                let reading = window.read(ended_ms, since_ms * refused_per_s / 1_000);
+                if reading.refused > REFUSED_MAX {
+                    return Some(since_ms);
+                }
+                if reading.has_grown {
+                    looks.be_frequent(ended_ms);
+                }
+            }
+            looks.end((begun_ms, ended_ms));
+            at_ms = looks.plan(ended_ms);
+        }
+        None
+    }
+
+    #[test]
+    fn a_storm_is_found_also_when_looks_are_slow() {
+        for (look_ms, refused_per_s, is_found) in [
+            (0, 1_500, true),
+            (0, 150, true),
+            (1, 150, true),
+            (10, 150, true),
+            (20, 150, true),
+            (100, 150, true),
+            (500, 150, true),
+            (0, 50, false),
+            (20, 50, false),
+        ] {
+            let after_ms = found_after_ms(look_ms, refused_per_s);
+            let about = format!("{look_ms} ms, {refused_per_s} a second: {after_ms:?}");
+            assert_eq!(after_ms.is_some(), is_found, "{about}");
+            assert!(after_ms.is_none_or(|it| it < 3_000), "{about}");
+        }
     }
 
     #[test]

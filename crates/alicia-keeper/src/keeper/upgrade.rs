@@ -480,10 +480,13 @@ impl Keeper {
             is_survivor: state.is_survivor,
             info: state.info,
         };
-        instance.watched.forks = state.watched.forks.and_then(|about| {
-            let container = instance.container.as_ref();
-            self.count_refused_forks((&group, container), about)
-        });
+        if !instance.info.empty && instance.watched.over.is_none() {
+            let of = (group.as_str(), instance.container.as_ref());
+            let about = state.watched.forks;
+            // An older keeper did not count them.
+            let about = about.or_else(|| self.processes_held(of, &instance.info));
+            instance.watched.forks = about.and_then(|it| self.count_refused_forks(of, it));
+        }
         self.watch_instance(run, &instance);
         if let (true, Some(pidfd)) = (instance.is_survivor, &instance.pidfd) {
             let token = Token::Survivor(run).data();
