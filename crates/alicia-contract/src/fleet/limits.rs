@@ -26,9 +26,11 @@ pub struct ResourceLimits {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.01, max = 1024.0))]
     pub cpu: Option<f64>,
-    /// Processes and threads of the whole tree. One more is refused to the program that wants it; a tree to
-    /// which more than 50 are refused within a second is killed, with the cause `over its limit of
-    /// processes`. 1 to 4194304.
+    /// Processes and threads of the whole tree. Where a controller holds the limit (cgroup version 2 or 1), one
+    /// more is refused to the program that wants it, and a tree to which more than 50 are refused within a
+    /// second is killed. Where the keeper looks itself (`polled`), a tree that has one more is killed. The cause
+    /// is `over its limit of processes`. A server that sheds load by failing to fork more than 50 times a second
+    /// is killed too: give it a higher limit. 1 to 4194304.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 4_194_304))]
     pub processes: Option<u32>,
