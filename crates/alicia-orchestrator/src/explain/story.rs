@@ -3,8 +3,8 @@
 use alicia_contract::UnixSeconds;
 use alicia_contract::fleet::Condition;
 use alicia_contract::orchestrator::{
-    ExitCause, Explanation, InstanceState, InstanceStatus, ServiceStatus, SlotExplanation, Step,
-    StepKind, Transition,
+    Exit, ExitCause, Explanation, InstanceState, InstanceStatus, ServiceStatus, SlotExplanation,
+    Step, StepKind, Transition,
 };
 
 use crate::history::{Entry, Past};
@@ -107,8 +107,20 @@ fn with_root(summary: String, held_back_by: &[Explanation]) -> String {
 /// The newest links of the chain, the oldest of them first.
 fn chain(entries: &[&Entry]) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
+    let mut told: Option<&Exit> = None;
     for entry in entries {
-        for step in links(entry) {
+        let mut links = links(entry);
+        // One that is given up, or parked, while it waits for another try is shown with the end from before.
+        if let Entry::Transition(transition) = entry
+            && let Some(exit) = &transition.exit
+        {
+            if told == Some(exit) {
+                links.retain(|link| link.kind != StepKind::Exit);
+            } else if links.iter().any(|link| link.kind == StepKind::Exit) {
+                told = Some(exit);
+            }
+        }
+        for step in links {
             fold(&mut steps, step);
         }
     }
@@ -323,7 +335,6 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alicia_contract::orchestrator::Exit;
     use alicia_contract::{Epoch, ServiceName};
 
     fn change(at: f64, from: InstanceState, to: InstanceState, reason: &str) -> Entry {
@@ -379,6 +390,36 @@ mod tests {
         let (loud, silent) = (ended(1.0, &["boom"]), ended(2.0, &[]));
         assert_eq!(lines(&[loud.clone(), silent.clone()]), (2, Vec::new()));
         assert_eq!(lines(&[silent, loud]), (2, vec!["boom".to_owned()]));
+    }
+
+    #[test]
+    fn an_end_is_told_once_however_often_what_follows_it_changes() {
+        use InstanceState::{Backoff, Failed, Parked, Running};
+        let ended = change(1.0, Running, Backoff, "exit code 1");
+        let Entry::Transition(again) = &ended else {
+            unreachable!("a change is a transition")
+        };
+        // Its budget is used up before it starts again: it never ran in between, and so said nothing.
+        let mut parked = again.clone();
+        (parked.from, parked.to, parked.at) = (Backoff, Parked, 2.0);
+        parked.reason = "its budget is used up".to_owned();
+        parked.last_lines.clear();
+        let next = change(3.0, Running, Failed, "exit code 1");
+        let (parked, ends) = (Entry::Transition(parked), |entries: &[&Entry]| {
+            let steps = chain(entries);
+            assert!(
+                steps
+                    .iter()
+                    .any(|step| step.text.contains("its budget is used up"))
+            );
+            let exits = steps.into_iter().filter(|step| step.kind == StepKind::Exit);
+            exits
+                .map(|end| (end.times, end.last_lines))
+                .collect::<Vec<_>>()
+        });
+        let line = |text: &str| vec![text.to_owned()];
+        assert_eq!(ends(&[&ended, &parked]), [(1, line("line of 1"))]);
+        assert_eq!(ends(&[&ended, &parked, &next]), [(2, line("line of 3"))]);
     }
 
     fn service(state: InstanceState, reason: &str) -> ServiceStatus {
