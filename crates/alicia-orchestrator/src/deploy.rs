@@ -13,6 +13,7 @@
 //!
 //! A host that is killed at any moment finds the last one in its database: one that was under way goes on.
 
+mod announce;
 mod follow;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +40,7 @@ use crate::engine::{Ended, Handle, Input};
 use crate::store::{Action, deployments};
 use deployments::Row;
 
+pub(crate) use announce::announce;
 pub(crate) use follow::{Ill, Told, follow};
 
 /// The longest key that a client may give to a request, in characters.
@@ -294,6 +296,11 @@ impl Deployer {
     /// The newest one.
     pub(crate) fn newest(&self) -> Arc<Deployment> {
         self.published.borrow().clone()
+    }
+
+    /// The newest one, as it goes on.
+    pub(crate) fn follow_newest(&self) -> watch::Receiver<Arc<Deployment>> {
+        self.published.subscribe()
     }
 
     /// What would happen.

@@ -12,6 +12,7 @@
 
 mod accounts;
 mod act;
+mod began;
 mod confine;
 mod container;
 pub(crate) mod convert;
@@ -50,6 +51,7 @@ use crate::core::event::{Counters, Event, Memory, Now, Role, SlotId, SpawnFault,
 use crate::core::plan::{Plan, Selection};
 use crate::deploy::{Known, Opening, Told};
 use crate::metrics::Counts;
+use began::Began;
 use hear::Held;
 use launch::Surroundings;
 use link::Linked;
@@ -171,8 +173,7 @@ pub(crate) struct Engine {
     keeper: watch::Sender<Option<Client>>,
     surroundings: Arc<Surroundings>,
     held: BTreeMap<InstanceId, Held>,
-    /// The last run of each slot that had a process, and when it began, in microseconds since 1970; kept when it has ended.
-    began: BTreeMap<SlotId, (InstanceId, u64)>,
+    began: Began,
     ports: Ports,
     probes: BTreeMap<InstanceId, CancellationToken>,
     records: record::Sender,
@@ -291,7 +292,7 @@ impl Engine {
                 external_bus: cx.external_bus.clone(),
             }),
             held: BTreeMap::new(),
-            began: BTreeMap::new(),
+            began: Began::default(),
             ports: Ports::default(),
             probes: BTreeMap::new(),
             records,
@@ -498,7 +499,7 @@ impl Engine {
         self.published.send_replace(self.status());
         let core = &self.core;
         self.ports.retain(|slot| core.has_slot(slot));
-        self.began.retain(|slot, _| core.has_slot(slot));
+        self.began.retain(|slot| core.has_slot(slot));
         self.tidy_sockets();
     }
 

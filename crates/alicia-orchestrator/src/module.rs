@@ -82,6 +82,10 @@ impl Module for Orchestrator {
         let deployer = Deployer::new(cx.clone(), handle.clone(), selected.clone(), newest);
         let commander = Commander::new(cx.clone(), handle.clone(), selected);
         cx.spawn("deployments", deploy::follow(deployer.clone(), hears));
+        cx.spawn(
+            "newest deployment",
+            deploy::announce(cx.clone(), deployer.follow_newest()),
+        );
         cx.spawn("scaling", engine::scaling::run(cx.clone(), handle.clone()));
         cx.spawn(
             "on demand",

@@ -1,13 +1,12 @@
-//! What becomes of a deployment: the engine tells, and it is written down, published and told to everybody.
+//! What becomes of a deployment: the engine tells, and it is written down and told to everybody.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use alicia_contract::ServiceName;
-use alicia_contract::deployment::{
-    DEPLOYMENTS, Deployment, DeploymentState, NEWEST, ServiceOutcome,
-};
+use alicia_contract::deployment::{Deployment, DeploymentState, ServiceOutcome};
 use alicia_contract::fleet::Fleet;
+use alicia_module::Paths;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -46,6 +45,16 @@ pub(crate) struct Ill {
     pub(crate) slot: SlotId,
     /// When what was last tried in it began, in microseconds since 1970; none: it never had a process.
     pub(crate) began_unix_us: Option<u64>,
+    /// When it was found out, in microseconds since 1970: what is newer in its log is said by the one that goes back.
+    pub(crate) until_unix_us: u64,
+}
+
+impl Ill {
+    /// What it said last, the oldest first.
+    fn last_lines(&self, paths: &Paths) -> Vec<String> {
+        let times = (self.began_unix_us, self.until_unix_us);
+        last_lines_of(paths, &self.slot, times)
+    }
 }
 
 impl Told {
@@ -61,7 +70,6 @@ impl Told {
 
 /// Follows what the engine tells until it ends.
 pub(crate) async fn follow(deployer: Deployer, mut told: mpsc::Receiver<Told>) {
-    deployer.announce().await;
     deployer.look_at_file().await;
     let mut together = Vec::new();
     while told.recv_many(&mut together, TOGETHER_MAX).await > 0 {
@@ -90,7 +98,6 @@ impl Deployer {
         self.write(&newest).await;
         self.publish(&newest.deployment);
         drop(newest);
-        self.announce().await;
         if !is_only_progress {
             self.look_at_file().await;
         }
@@ -135,8 +142,7 @@ impl Deployer {
 
     async fn lines(&self, ill: Ill) -> Vec<String> {
         let paths = self.cx.paths.clone();
-        let times = (ill.began_unix_us, None);
-        let read = tokio::task::spawn_blocking(move || last_lines_of(&paths, &ill.slot, times));
+        let read = tokio::task::spawn_blocking(move || ill.last_lines(&paths));
         read.await.unwrap_or_default()
     }
 
@@ -152,18 +158,6 @@ impl Deployer {
         });
         if let Err(error) = deployments::update(&self.cx.store, row.clone(), audited).await {
             tracing::error!(%error, "what became of a deployment was not written down");
-        }
-    }
-
-    /// Tells the bus, which keeps the newest for who was not there.
-    async fn announce(&self) {
-        let newest = self.newest();
-        if let Err(error) = self.cx.bus.publish(DEPLOYMENTS, &[], &newest).await {
-            tracing::debug!(%error, "a step of a deployment was not published");
-        }
-        // The bus remembers it and says it again on each new connection.
-        if let Err(error) = self.cx.bus.set(NEWEST, &[], &newest).await {
-            tracing::debug!(%error, "the newest deployment was not published yet");
         }
     }
 }
@@ -228,6 +222,43 @@ fn end(row: &mut Row, at: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::launch::log_path;
+
+    #[test]
+    fn the_last_lines_of_one_that_is_taken_back_are_not_those_of_the_one_that_goes_back() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let paths = Paths::new(directory.path(), directory.path());
+        let slot = SlotId {
+            service: ServiceName::new("api").expect("a name"),
+            slot: 1,
+        };
+        let log = log_path(&paths, &slot.service, slot.slot);
+        std::fs::create_dir_all(log.parent().expect("a folder")).expect("it can be made");
+        let line = |second: u32, text: String| {
+            format!("1970-01-01T00:00:{second:02}.000000Z stdout F {text}\n")
+        };
+        let before = line(10, "all is well".to_owned());
+        let bad = line(21, "a slip".to_owned());
+        let good = (1..=12).map(|n| line(31, format!("step {n}")));
+        let text = [before, bad].into_iter().chain(good).collect::<String>();
+        std::fs::write(&log, text).expect("it can be written");
+        let ill = Ill {
+            slot,
+            began_unix_us: Some(20_000_000),
+            until_unix_us: 30_000_000,
+        };
+        assert_eq!(ill.last_lines(&paths), ["a slip"]);
+        let silent = Ill {
+            began_unix_us: Some(25_000_000),
+            ..ill.clone()
+        };
+        assert_eq!(silent.last_lines(&paths), [""; 0]);
+        let never_ran = Ill {
+            began_unix_us: None,
+            ..ill
+        };
+        assert_eq!(never_ran.last_lines(&paths), [""; 0]);
+    }
 
     fn fleet(version: u32) -> Arc<Fleet> {
         let fleet = json!({ "name": "home", "services": {

@@ -56,7 +56,7 @@ impl Engine {
                     service: transition.service.clone(),
                     slot: transition.slot,
                 };
-                record.began_unix_us = self.began(&slot, transition.instance.as_ref());
+                record.began_unix_us = self.began.of(&slot, transition.instance.as_ref());
                 self.counts.transition(&record.transition);
                 self.records.send(*record);
             }

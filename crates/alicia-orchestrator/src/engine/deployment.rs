@@ -193,14 +193,15 @@ impl Engine {
         self.say(Told::AtRest { number, failed });
     }
 
-    /// A slot that does not work, and when the run in it began.
+    /// A slot that does not work, as it is found now, and when the run in it began.
     fn ill(&self, service: &ServiceName, slot: u32, run: Option<&InstanceId>) -> Ill {
         let slot = SlotId {
             service: service.clone(),
             slot,
         };
         Ill {
-            began_unix_us: self.began(&slot, run),
+            began_unix_us: self.began.of(&slot, run),
+            until_unix_us: u64::try_from(self.cx.clock.unix_us()).unwrap_or_default(),
             slot,
         }
     }

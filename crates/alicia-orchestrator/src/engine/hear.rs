@@ -117,21 +117,18 @@ impl Engine {
         if let Some(slot) = &slot {
             self.ports.adopt(slot, &ports);
         }
-        let began_unix_us = info.started_unix_ms.saturating_mul(1_000);
+        let epoch = labels
+            .as_ref()
+            .map(|labels| labels.epoch)
+            .unwrap_or_default();
         if let Some(slot) = &slot {
-            let newest = self.began.get(slot).map_or(0, |(_, began)| *began);
-            if began_unix_us >= newest {
-                let began = (instance.clone(), began_unix_us);
-                self.began.insert(slot.clone(), began);
-            }
+            let began_unix_us = info.started_unix_ms.saturating_mul(1_000);
+            self.began.note(slot, (&instance, epoch), began_unix_us);
         }
         let held = Held {
             run: info.run,
             pid: info.pid,
-            epoch: labels
-                .as_ref()
-                .map(|labels| labels.epoch)
-                .unwrap_or_default(),
+            epoch,
             slot,
             cgroup: info.cgroup.clone(),
             ports,
@@ -224,13 +221,6 @@ impl Engine {
             empty,
             output,
         });
-    }
-
-    /// When the run of a slot began, in microseconds since 1970; none when this one, the last that was tried, never had a
-    /// process.
-    pub(super) fn began(&self, slot: &SlotId, instance: Option<&InstanceId>) -> Option<u64> {
-        let (last, began) = self.began.get(slot)?;
-        (Some(last) == instance).then_some(*began)
     }
 
     /// What the last lines of a run say of its end, where nothing better does. The keeper has written them

@@ -172,7 +172,7 @@ fn last_lines(paths: &Paths, record: &Record) -> Vec<String> {
         service: transition.service.clone(),
         slot: transition.slot,
     };
-    last_lines_of(paths, &slot, (record.began_unix_us, Some(until_unix_us)))
+    last_lines_of(paths, &slot, (record.began_unix_us, until_unix_us))
 }
 
 /// The last lines in the log of a slot between these times, in microseconds since 1970, the oldest first. None of a run
@@ -180,7 +180,7 @@ fn last_lines(paths: &Paths, record: &Record) -> Vec<String> {
 pub(crate) fn last_lines_of(
     paths: &Paths,
     slot: &SlotId,
-    (began_unix_us, until_unix_us): (Option<u64>, Option<u64>),
+    (began_unix_us, until_unix_us): (Option<u64>, u64),
 ) -> Vec<String> {
     if began_unix_us.is_none() {
         return Vec::new();
@@ -188,7 +188,7 @@ pub(crate) fn last_lines_of(
     let path = log_path(paths, &slot.service, slot.slot);
     let filter = Filter {
         since_unix_us: began_unix_us,
-        until_unix_us,
+        until_unix_us: Some(until_unix_us),
         ..Filter::default()
     };
     let lines = read_last(&path, LAST_LINES, &filter).unwrap_or_default();

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::support::{DEADLINE, Home, House, eventually, shell, within};
 
 /// A broker of its own, which ends with the test.
-struct Broker {
+pub(crate) struct Broker {
     child: Child,
     port: u16,
 }
@@ -35,14 +35,14 @@ impl Drop for Broker {
 
 impl Broker {
     /// None where mosquitto is not installed; then these tests prove nothing and say so.
-    async fn start(directory: &Path) -> Option<Self> {
+    pub(crate) async fn start(directory: &Path) -> Option<Self> {
         let free = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = free.local_addr().expect("it is bound").port();
         drop(free);
         Self::start_on(directory, port).await
     }
 
-    async fn start_on(directory: &Path, port: u16) -> Option<Self> {
+    pub(crate) async fn start_on(directory: &Path, port: u16) -> Option<Self> {
         let configuration = directory.join("mosquitto.conf");
         let text = format!("listener {port} 127.0.0.1\nallow_anonymous true\nuser root\n");
         std::fs::write(&configuration, text).expect("it can be written");
@@ -70,7 +70,11 @@ impl Broker {
         Some(broker)
     }
 
-    fn address(&self) -> BusAddress {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn address(&self) -> BusAddress {
         BusAddress {
             host: "127.0.0.1".into(),
             port: self.port,
@@ -78,7 +82,7 @@ impl Broker {
     }
 
     /// A client of somebody else.
-    fn client(&self, source: &str) -> Bus {
+    pub(crate) fn client(&self, source: &str) -> Bus {
         let (address, _) = watch::channel(Some(self.address()));
         let (bus, connection) =
             Bus::start(Options::new(address.subscribe(), source, Prefix::default()));
@@ -91,7 +95,7 @@ impl Broker {
     }
 }
 
-async fn next<T: serde::de::DeserializeOwned>(
+pub(crate) async fn next<T: serde::de::DeserializeOwned>(
     subscription: &mut Subscription<T>,
     wanted: impl Fn(&T) -> bool,
 ) -> T {
@@ -253,7 +257,7 @@ async fn a_broker_that_comes_back_without_memory_hears_the_status_again() {
     let services = json!({ "api": { "command": "sleep 1000" } });
     let house = House::open(home, services, Config::default()).await;
     let pid = house.pid("api", 1).await;
-    let port = broker.port;
+    let port = broker.port();
     drop(broker);
     // Without a bus, restarts go on.
     crate::support::send(pid, rustix::process::Signal::KILL);

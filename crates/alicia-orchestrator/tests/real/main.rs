@@ -9,6 +9,7 @@
 mod bus;
 mod causes;
 mod confined;
+mod deployments;
 mod life;
 mod rest;
 mod support;
