@@ -11,6 +11,7 @@ use crate::fault::Fault;
 pub(crate) use words::shorten;
 
 mod below;
+mod foreign;
 mod hint;
 mod translate;
 pub(crate) mod words;

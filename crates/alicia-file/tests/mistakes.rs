@@ -100,6 +100,15 @@ fn keys_and_sections() {
             "4:5: unknown key `image` | write `container: {image: …}`",
         ],
     );
+    // One that is a path here, and one whose case differs.
+    check(
+        "services:\n  api:\n    command: python3 api.py\n    stop_grace_period: 10s\n    stop_signal: SIGINT\n    Image: nginx\n",
+        &[
+            "4:5: unknown key `stop_grace_period` | did you mean `stop.grace`? write `stop: {grace: …}`",
+            "5:5: unknown key `stop_signal` | did you mean `stop.signal`? write `stop: {signal: …}`",
+            "6:5: unknown key `Image` | write `container: {image: …}`",
+        ],
+    );
     // A key without one that is near: those that are least unlike.
     let yaml = "services:\n  api:\n    command: python3 api.py\n    zzzzzz: nginx\n";
     let found: Vec<String> = faults(yaml).iter().map(line).collect();
@@ -108,7 +117,7 @@ fn keys_and_sections() {
     };
     let begin = "4:5: unknown key `zzzzzz` | none of the ";
     assert!(fault.starts_with(begin), "{fault}");
-    let named = fault.split_once(" keys here is near it; the nearest are ");
+    let named = fault.split_once(" keys here is like it; the least unlike are ");
     assert_eq!(
         named.map(|(_, keys)| keys.matches('`').count()),
         Some(10),

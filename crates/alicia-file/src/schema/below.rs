@@ -4,25 +4,10 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::words;
+use super::{foreign, words};
 use crate::nearest::{near, one_of};
 
-/// What people write who come from elsewhere, and the path that it has here.
-const FOREIGN: [(&str, &str); 11] = [
-    ("kill_timeout", "stop.grace"),
-    ("max_restarts", "start_limit.starts"),
-    ("restart_delay", "back_off.initial"),
-    ("restart_max", "start_limit.starts"),
-    ("restart_sec", "back_off.initial"),
-    ("restartsec", "back_off.initial"),
-    ("startretries", "start_limit.starts"),
-    ("stop_timeout", "stop.grace"),
-    ("stopsignal", "stop.signal"),
-    ("stopwaitsecs", "stop.grace"),
-    ("timeoutstopsec", "stop.grace"),
-];
-
-/// A key that stands below more mappings than this is in none of them above the others.
+/// A key in more places than this is not guessed.
 const PLACES_MAX: usize = 3;
 
 /// The deepest nesting of alternatives in a schema that is followed; a schema of ours has two.
@@ -62,9 +47,7 @@ impl<'s> Below<'s> {
 
     /// What to do about a key that has a path below here and another name elsewhere.
     pub(super) fn foreign(&self, key: &str) -> Option<String> {
-        let there = key.to_lowercase();
-        let (_, here) = FOREIGN.iter().find(|(name, _)| *name == there)?;
-        self.find(here).map(Path::proposal)
+        self.find(foreign::path_here(key)?).map(Path::proposal)
     }
 
     /// What to do about a key that is a path below here, or nearly, but for what stands between its parts; with how many

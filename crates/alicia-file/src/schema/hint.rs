@@ -3,35 +3,12 @@
 use serde_json::Value;
 
 use super::below::Below;
+use super::foreign;
 use super::words::{self, shorten};
 use crate::nearest::{NAMES_MAX, by_distance, near, nearest, one_of};
 
-/// The most keys that are named when none is near and not all can be.
+/// The most keys that are named when none is like it and not all can be.
 const LIKE_MAX: usize = 5;
-
-/// What people write who come from elsewhere, and what it is called here.
-const FOREIGN: [(&str, &str); 20] = [
-    ("cmd", "command"),
-    ("exec", "command"),
-    ("run", "command"),
-    ("entrypoint", "command"),
-    ("env", "environment"),
-    ("envs", "environment"),
-    ("env_file", "env_files"),
-    ("cwd", "directory"),
-    ("dir", "directory"),
-    ("workdir", "directory"),
-    ("working_dir", "directory"),
-    ("replicas", "instances"),
-    ("numprocs", "instances"),
-    ("scale", "instances"),
-    ("needs", "depends_on"),
-    ("requires", "depends_on"),
-    ("healthcheck", "readiness"),
-    ("readiness_probe", "readiness"),
-    ("liveness_probe", "liveness"),
-    ("logging", "log"),
-];
 
 /// Values that have another name elsewhere.
 const FOREIGN_VALUES: [(&str, &str); 8] = [
@@ -52,37 +29,11 @@ pub(super) fn meant<'k>(key: &str, known: &[&'k str]) -> Option<&'k str> {
 
 /// The same, with how many characters differ; none for what has another name elsewhere.
 fn meant_by<'k>(key: &str, known: &[&'k str]) -> Option<(usize, &'k str)> {
-    let foreign = FOREIGN.iter().find(|(name, _)| *name == key.to_lowercase());
-    foreign
-        .and_then(|(_, here)| known.iter().copied().find(|name| name == here))
+    foreign::path_here(key)
+        .and_then(|here| known.iter().copied().find(|name| *name == here))
         .map(|name| (0, name))
         .or_else(|| near(key, known.iter().copied()))
 }
-
-/// Keys of compose files and units that stand elsewhere here, and where.
-const ELSEWHERE: [(&str, &str); 12] = [
-    ("image", "write `container: {image: …}`"),
-    (
-        "build",
-        "build the image first, then write `container: {image: …}`",
-    ),
-    ("volumes", "write `container: {image: …, volumes: […]}`"),
-    ("mem_limit", "write `limits: {memory: 512MiB}`"),
-    ("memory", "write `limits: {memory: 512MiB}`"),
-    ("cpus", "write `limits: {cpu: 1.5}`"),
-    ("pids_limit", "write `limits: {processes: 100}`"),
-    (
-        "cap_add",
-        "write `container: {image: …, capabilities_add: […]}`",
-    ),
-    ("stop_signal", "write `stop: {signal: SIGTERM}`"),
-    ("stop_grace_period", "write `stop: {grace: 10s}`"),
-    ("deploy", "write `instances:` and `limits:`"),
-    (
-        "version",
-        "leave it away; `alicia import compose` takes a compose file over",
-    ),
-];
 
 /// A key that the schema does not know.
 pub(super) fn for_unknown_key(root: &Value, schema: &Value, key: &str) -> String {
@@ -93,10 +44,9 @@ pub(super) fn for_unknown_key(root: &Value, schema: &Value, key: &str) -> String
         .map(|(name, _)| name.as_str())
         .collect();
     let known = &known[..];
-    let elsewhere = ELSEWHERE.iter().find(|(name, _)| *name == key);
     let is_of_ours = known.contains(&"services") || known.contains(&"depends_on");
-    if let Some((_, hint)) = elsewhere.filter(|_| is_of_ours) {
-        return (*hint).to_owned();
+    if let Some(words) = foreign::words(key).filter(|_| is_of_ours) {
+        return words.to_owned();
     }
     let below = Below::of(root, schema);
     let (here, there) = (meant_by(key, known), below.path(key));
@@ -121,7 +71,7 @@ fn not_near(key: &str, known: &[&str]) -> String {
         count if count > NAMES_MAX => {
             let likest = by_distance(key, all).into_iter().take(LIKE_MAX);
             let likest = one_of(likest.map(|(_, name)| name));
-            format!("none of the {count} keys here is near it; the nearest are {likest}")
+            format!("none of the {count} keys here is like it; the least unlike are {likest}")
         }
         _ => format!("expected {}", one_of(all)),
     }
