@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use alicia_contract::fleet::Fleet;
+use alicia_contract::identity::IdentitySettings;
 use alicia_file::{Document, Fault, Schema, Sources};
 use alicia_module::Spec;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::settings::{ModuleSwitch, Settings};
+use crate::settings::{HttpSettings, ModuleSwitch, Settings};
 
 /// A file without faults.
 #[derive(Debug, Clone)]
@@ -116,10 +117,11 @@ pub fn schema(modules: &[Spec]) -> Value {
 pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, Vec<Fault>> {
     let document = Document::parse(sources)?;
     let schema = Schema::compile(schema(modules)).expect("our own schema is a schema");
-    refuse_any(faults_of_shape(&document, &schema, modules))?;
+    let all = |faults| with_others(faults, &document, modules);
+    refuse_any(all(document.check(&schema)))?;
     let mut settings: Settings = document
         .get("")
-        .map_err(|fault| vec![fault])?
+        .map_err(|fault| alicia_file::in_order(all(vec![fault])))?
         .unwrap_or_default();
     let name = base
         .file_name()
@@ -127,11 +129,8 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
     let fleet = settings.take_fleet(&name);
     let sections = sections(&document, modules);
     let mut faults = alicia_file::fleet::check(&fleet, Some(&document));
-    let of_identity = settings.identity.faults().into_iter();
-    faults.extend(
-        of_identity.map(|(pointer, text)| document.fault_at(&format!("/identity{pointer}"), text)),
-    );
-    faults.extend(foreign_address(&settings, &document));
+    faults.extend(faults_of_identity(&settings.identity, &document));
+    faults.extend(foreign_address(&settings.http, &document));
     for module in modules {
         faults.extend(faults_of_section(module, &sections, &fleet, &document));
     }
@@ -145,10 +144,10 @@ pub fn load(sources: Sources, base: &Path, modules: &[Spec]) -> Result<Loaded, V
     })
 }
 
-/// What does not fit the schema. A section that does not hides nothing that is wrong elsewhere: the services, and the
-/// sections of modules that fit, are looked at all the same.
-fn faults_of_shape(document: &Document, schema: &Schema, modules: &[Spec]) -> Vec<Fault> {
-    let mut faults = document.check(schema);
+/// These faults of the shape of the file, with what is wrong elsewhere. A section that does not fit hides nothing: the
+/// platform's own sections and those of modules that fit are looked at all the same, and the services, on which modules
+/// look too.
+fn with_others(mut faults: Vec<Fault>, document: &Document, modules: &[Spec]) -> Vec<Fault> {
     let fits = |section: &str| {
         let is_inside = |fault: &Fault| {
             let inside = fault
@@ -159,19 +158,44 @@ fn faults_of_shape(document: &Document, schema: &Schema, modules: &[Spec]) -> Ve
         };
         !faults.iter().any(is_inside)
     };
-    if faults.is_empty() || !["name", "services", "groups"].into_iter().all(fits) {
+    if faults.is_empty() {
         return faults;
     }
-    let Ok(fleet) = alicia_file::fleet::read(document) else {
-        return faults;
-    };
-    let mut others = alicia_file::fleet::check(&fleet, Some(document));
-    let sections = sections(document, modules);
-    for module in modules.iter().filter(|module| fits(module.name)) {
-        others.extend(faults_of_section(module, &sections, &fleet, document));
+    let mut others = Vec::new();
+    if fits("identity") {
+        match document.get::<IdentitySettings>("/identity") {
+            Ok(identity) => {
+                others.extend(faults_of_identity(&identity.unwrap_or_default(), document))
+            }
+            Err(fault) => others.push(fault),
+        }
+    }
+    if fits("http") {
+        match document.get::<HttpSettings>("/http") {
+            Ok(http) => others.extend(foreign_address(&http.unwrap_or_default(), document)),
+            Err(fault) => others.push(fault),
+        }
+    }
+    if ["name", "services", "groups"].into_iter().all(fits)
+        && let Ok(fleet) = alicia_file::fleet::read(document)
+    {
+        others.extend(alicia_file::fleet::check(&fleet, Some(document)));
+        let sections = sections(document, modules);
+        for module in modules.iter().filter(|module| fits(module.name)) {
+            others.extend(faults_of_section(module, &sections, &fleet, document));
+        }
     }
     faults.extend(others);
     faults
+}
+
+/// What the types cannot check of the settings of identities.
+fn faults_of_identity<'d>(
+    identity: &IdentitySettings,
+    document: &'d Document,
+) -> impl Iterator<Item = Fault> + use<'d> {
+    let faults = identity.faults().into_iter();
+    faults.map(move |(pointer, text)| document.fault_at(&format!("/identity{pointer}"), text))
 }
 
 /// What a module finds wrong with its section.
@@ -197,8 +221,8 @@ fn sections(document: &Document, modules: &[Spec]) -> BTreeMap<String, Value> {
 }
 
 /// Without TLS only addresses of this machine are listened on.
-fn foreign_address(settings: &Settings, document: &Document) -> Option<Fault> {
-    let listen = settings.http.listen;
+fn foreign_address(http: &HttpSettings, document: &Document) -> Option<Fault> {
+    let listen = http.listen;
     (!listen.ip().is_loopback()).then(|| {
         let message = format!(
             "found {listen}, expected an address of this machine (127.0.0.0/8, [::1]), as there is no TLS yet"
@@ -245,5 +269,33 @@ mod tests {
         assert!(is_shared("same"));
         assert!(!is_shared("other"));
         assert!(after.document.is_none());
+    }
+    fn faulty(text: &str) -> Vec<String> {
+        let sources = Sources::new().file("alicia.yaml", text);
+        let faults = load(sources, Path::new("/"), &[]).expect_err("is faulty");
+        faults.into_iter().map(|fault| fault.pointer).collect()
+    }
+
+    #[test]
+    fn a_section_that_does_not_fit_hides_no_other() {
+        let others = "http: {listen: '0.0.0.0:80'}\nidentity: {credential_ttl: 1s}\n\
+                      services: {a: {command: sleep 9, depends_on: [b]}}\n";
+        let found = [
+            "/http/listen",
+            "/identity/credential_ttl",
+            "/services/a/depends_on/0",
+        ];
+        assert_eq!(faulty(others), found);
+        let with_bus = faulty(&format!("bus: 5\n{others}"));
+        assert_eq!(with_bus[0], "/bus");
+        assert_eq!(with_bus[1..], found);
+        // Nor does one that fits the schema, and not its type; and it is told once.
+        let with_text = others.replace("0.0.0.0:80", "here");
+        assert_eq!(faulty(&with_text), found);
+        let with_text = faulty(&format!("bus: 5\n{with_text}"));
+        assert_eq!(with_text[1..], found);
+        // Services that do not fit hide neither.
+        let without = others.replace("[b]", "7");
+        assert_eq!(faulty(&without)[..2], found[..2]);
     }
 }
