@@ -6,11 +6,15 @@ use alicia_bus::Bus;
 use alicia_contract::identity::KEYS;
 use alicia_identity::Authority;
 use alicia_module::Clock;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 /// What is not told of as a change: ends of overlapping root keys, and when API keys were used.
 const CHORES_EVERY: Duration = Duration::from_secs(60);
+
+/// What changes so shortly after another change is told with it: a restart ends one run and begins the next. A new
+/// process takes longer than this until it is connected and signs.
+const CHANGES_SETTLE: Duration = Duration::from_millis(5);
 
 /// Publishes each change, the latest only, until it is told to end.
 pub(crate) async fn publish(
@@ -42,10 +46,13 @@ pub(crate) async fn publish(
         loop {
             tokio::select! {
                 () = ending.cancelled() => return,
-                changed = changes.changed() => match changed {
-                    Ok(()) => break,
-                    Err(_) => return,
-                },
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    sleep(CHANGES_SETTLE).await;
+                    break;
+                }
                 _ = chores.tick() => {
                     if let Err(error) = identity.keep_last_used() {
                         tracing::warn!(%error, "it was not written down when keys were last used");

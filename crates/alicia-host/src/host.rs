@@ -103,6 +103,7 @@ pub struct Host {
     witness: Option<tokio::sync::oneshot::Sender<tokio::sync::oneshot::Sender<()>>>,
     /// The host's own database: its rows of the audit log.
     store: Store,
+    recorder: Recorder,
     _lock: HostLock,
 }
 
@@ -239,6 +240,7 @@ impl Host {
             clock: witness_clock,
             witness: None,
             store: store.clone(),
+            recorder: audit_desk.recorder.clone(),
             _lock: lock,
         };
         // Instances that an earlier host started go on, also when this one cannot begin.
@@ -317,6 +319,7 @@ impl Host {
             Ending::Finish
         };
         self.house.stop(ending).await;
+        self.recorder.settle().await;
         self.end_witness().await;
         self.close().await;
     }

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Place;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use alicia_module::{ApiError, Clock};
@@ -59,6 +59,8 @@ pub(crate) struct Recorder {
     clock: Clock,
     refusals: mpsc::Sender<Refused>,
     lost: Arc<AtomicU64>,
+    /// What was carried out without its row, and is to get it when the host ends.
+    owed: Arc<Mutex<Option<(Act, Origin)>>>,
 }
 
 impl Recorder {
@@ -70,6 +72,7 @@ impl Recorder {
             clock: clock.clone(),
             refusals,
             lost: Arc::default(),
+            owed: Arc::default(),
         };
         let counter = Counter {
             store,
@@ -100,6 +103,37 @@ impl Recorder {
                 "nothing was done, because it could not be written down; see whether the disk is full, and host.log",
             )
         })
+    }
+
+    /// As [`Self::record`], for what is carried out in any case: tries twice, as a fault may pass. When that fails too,
+    /// the row is owed: [`Self::settle`].
+    pub(crate) async fn record_or_owe(&self, act: Act) -> Result<(), ApiError> {
+        if self.record(act.clone()).await.is_ok() {
+            return Ok(());
+        }
+        let tried = self.record(act.clone()).await;
+        if tried.is_err() {
+            let asked_unix_us = self.clock.unix_us();
+            let mut owed = act;
+            owed.detail["asked_unix_us"] = asked_unix_us.into();
+            *self.owed() = Some((owed, Origin::current()));
+        }
+        tried
+    }
+
+    /// Writes the row that is owed, if it can be written by now: the services have ended, and left room.
+    pub(crate) async fn settle(&self) {
+        let Some((act, origin)) = self.owed().take() else {
+            return;
+        };
+        if origin.scope(self.record(act)).await.is_ok() {
+            tracing::info!("the row that was missing is in the audit log");
+        }
+    }
+
+    fn owed(&self) -> MutexGuard<'_, Option<(Act, Origin)>> {
+        // It is put there and taken as a whole.
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a refusal. Never waits.
@@ -298,5 +332,85 @@ mod tests {
         let refusal = recorder.record(act).await.expect_err("the store is closed");
         assert_eq!(refusal.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(refusal.problem().code, "host.audit_unavailable");
+    }
+
+    fn act() -> Act {
+        Act {
+            actor: "key/admin".to_owned(),
+            action: "host.post".to_owned(),
+            target: "/api/host/stop".to_owned(),
+            outcome: Outcome::Done,
+            detail: json!({ "operation": "/api/host/stop" }),
+        }
+    }
+
+    async fn rename(store: &Store, sql: &'static str) {
+        let renamed = store.write(move |tx| Ok::<_, Error>(tx.execute_batch(sql)?));
+        renamed.await.expect("it is renamed");
+    }
+
+    const AWAY: &str = "ALTER TABLE audit RENAME TO away";
+    const BACK: &str = "ALTER TABLE away RENAME TO audit";
+
+    async fn details(store: &Store) -> Vec<Value> {
+        let rows = store
+            .read(|connection| list(connection, Cursor::After(0), 1_000))
+            .await;
+        let rows = rows.expect("rows").into_iter();
+        rows.map(|row| {
+            assert_eq!(
+                (row.origin.as_str(), row.trace.as_str()),
+                ("rest 127.0.0.1:1", "00ff")
+            );
+            row.detail
+        })
+        .collect()
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_passes_takes_no_row_away() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = Clock::system();
+        let options = Options::new(directory.path().join("host.db"), &[], clock.for_store());
+        let store = Store::open(options).expect("a store");
+        let (recorder, _) = Recorder::new(store.clone(), clock);
+        rename(&store, AWAY).await;
+        // The first try fails, and what follows it in the queue mends its cause before the second.
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let held = store.write(move |_| {
+            released.recv().expect("the test releases");
+            Ok::<_, Error>(())
+        });
+        let origin = Origin::new("rest 127.0.0.1:1", "00ff");
+        let recording = origin.scope(recorder.record_or_owe(act()));
+        let mending = rename(&store, BACK);
+        let releasing = async { release.send(()).expect("the store waits") };
+        let (held, recorded, (), ()) = tokio::join!(held, recording, mending, releasing);
+        held.expect("it is released");
+        recorded.expect("the second try succeeds");
+        assert!(store.stats().jobs_failed > 0, "the first did not");
+        recorder.settle().await;
+        assert_eq!(details(&store).await, [act().detail], "once");
+    }
+
+    #[tokio::test]
+    async fn the_row_that_is_owed_is_written_at_the_end() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = Clock::system();
+        let options = Options::new(directory.path().join("host.db"), &[], clock.for_store());
+        let store = Store::open(options).expect("a store");
+        let (recorder, _) = Recorder::new(store.clone(), clock);
+        rename(&store, AWAY).await;
+        let origin = Origin::new("rest 127.0.0.1:1", "00ff");
+        let refusal = origin.scope(recorder.record_or_owe(act())).await;
+        let refusal = refusal.expect_err("there is no table");
+        assert_eq!(refusal.problem().code, "host.audit_unavailable");
+        rename(&store, BACK).await;
+        recorder.settle().await;
+        recorder.settle().await;
+        let details = details(&store).await;
+        assert_eq!(details.len(), 1, "once: {details:?}");
+        assert!(details[0]["asked_unix_us"].is_i64(), "{details:?}");
+        assert_eq!(details[0]["operation"], "/api/host/stop");
     }
 }

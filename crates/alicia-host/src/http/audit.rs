@@ -233,8 +233,8 @@ async fn blocking<T: Send + 'static>(
 pub(super) struct Unwritten;
 
 /// Before an operation that changes something, who asks for what is written down; what cannot be written down is not done,
-/// but for [`END`](super::platform::END). Callers who are no admins cannot fill the log by attempts: theirs are written when they were let through, and refusals
-/// are counted elsewhere.
+/// but for [`END`]. Callers who are no admins cannot fill the log by attempts: theirs are written when they were let
+/// through, and refusals are counted elsewhere.
 pub(super) async fn write_down(recorder: Recorder, mut request: Request, next: Next) -> Response {
     let identity = request.extensions().get::<Identity>().cloned();
     let Some(identity) = identity.filter(|_| !request.method().is_safe()) else {
@@ -250,12 +250,14 @@ pub(super) async fn write_down(recorder: Recorder, mut request: Request, next: N
         detail: json!({ "operation": &route }),
     };
     if identity.has_scope(Scope::Admin) {
+        if route == END {
+            if recorder.record_or_owe(act).await.is_err() {
+                request.extensions_mut().insert(Unwritten);
+            }
+            return next.run(request).await;
+        }
         return match recorder.record(act).await {
             Ok(()) => next.run(request).await,
-            Err(_) if route == END => {
-                request.extensions_mut().insert(Unwritten);
-                next.run(request).await
-            }
             Err(refusal) => refusal.into_response(),
         };
     }

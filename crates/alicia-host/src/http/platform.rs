@@ -408,8 +408,8 @@ async fn stop(
     tracing::info!(%caller, leave_running = stop.leave_running, "asked to end");
     let warning = unwritten.map(|_| {
         tracing::warn!(%caller, "the host ends without a row in the audit log, which cannot be written");
-        "that the host was ended is not in the audit log, which cannot be written; see whether the disk is full, and \
-         host.log"
+        "that the host was ended is not in the audit log, which cannot be written; it is tried again when the services \
+         have ended; see whether the disk is full, and host.log"
             .to_owned()
     });
     platform.order(Order::Stop(stop))?;
