@@ -292,3 +292,56 @@ pub(crate) async fn prune(notifier: Arc<Notifier>, keep: u32) {
         tokio::time::sleep(PRUNE_EVERY).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::core::escalate::Climb;
+    use crate::core::{Monitor, Settings};
+
+    fn config(escalations: &Value) -> Config {
+        let config = json!({
+            "channels": { "phone": { "ntfy": { "url": "https://ntfy.sh", "topic": "ops" } } },
+            "escalations": escalations,
+        });
+        serde_json::from_value(config).expect("a section")
+    }
+
+    #[tokio::test]
+    async fn how_far_an_escalation_of_a_policy_that_is_gone_came_is_forgotten() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let clock = Clock::system();
+        let path = directory.path().join("health.db");
+        let options = alicia_store::Options::new(path, store::MIGRATIONS, clock.for_store());
+        let store = Store::open(options).expect("it opens");
+        let policy = |after: &str| json!({ "steps": [{ "after": after, "channels": ["phone"] }] });
+        let before = config(&json!([policy("5m"), policy("10m")]));
+        let keys: Vec<String> = before
+            .rules()
+            .policies
+            .into_iter()
+            .map(|of| of.key)
+            .collect();
+        let climb = Climb {
+            since: 1_000.0,
+            done: 1,
+        };
+        let of = |key: &String| Order::Climb(key.clone(), "service=api".to_owned(), Some(climb));
+        let orders: Vec<Order> = keys.iter().map(of).collect();
+        let written = store.write(move |tx| outbox::carry_out(tx, &orders));
+        written.await.expect("both came somewhere");
+
+        // The first policy waits longer now, and the second is as it was.
+        let after = config(&json!([policy("6m"), policy("10m")]));
+        let monitor = Monitor::new(Settings::default(), 1);
+        let shared = Arc::new(Shared::new(monitor, clock.clone()));
+        let stand = (store.clone(), shared, clock);
+        let opened = Notifier::open(&after, stand, (directory.path(), 1), Vec::new()).await;
+        opened.expect("it opens");
+        let stored = store.read(outbox::load).await.expect("it is read");
+        let of_second = ((keys[1].clone(), "service=api".to_owned()), climb);
+        assert_eq!(stored.climbs, [of_second]);
+    }
+}

@@ -170,3 +170,56 @@ const fn severity_text(severity: Severity) -> &'static str {
         Severity::Critical => "critical",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alicia_module::Clock;
+    use alicia_store::{Options, Store};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_of_version_4_with_escalations_under_way_is_taken_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let open = |migrations: &'static [Migration]| {
+            let path = directory.path().join("health.db");
+            let options = Options::new(path, migrations, Clock::system().for_store());
+            Store::open(options).expect("it opens")
+        };
+        let before = open(&MIGRATIONS[..4]);
+        let written = before.write(|tx| {
+            tx.execute_batch(
+                r#"INSERT INTO climb (policy, grp, body)
+                       VALUES (0, 'service=api', '{"since":1000.0,"done":1}'),
+                              (1, 'service=api', '{"since":1000.0,"done":0}');
+                   INSERT INTO said (channel, grp, body) VALUES ('hook', 'service=api', '{}')"#,
+            )?;
+            Ok::<_, Error>(())
+        });
+        written.await.expect("the rows of version 4");
+        before.close().await;
+
+        let after = open(MIGRATIONS);
+        let count = async |sql: &'static str| {
+            let count = after.read(move |connection| {
+                Ok::<i64, Error>(connection.query_row(sql, [], |row| row.get(0))?)
+            });
+            count.await.expect("a count")
+        };
+        assert_eq!(
+            count("SELECT count(*) FROM climb").await,
+            0,
+            "they begin anew"
+        );
+        assert_eq!(count("SELECT count(*) FROM said").await, 1);
+        let written = after.write(|tx| {
+            let sql = "INSERT INTO climb (policy, grp, body) VALUES ('{}', 'service=api', '{}')";
+            Ok::<_, Error>(tx.execute(sql, [])?)
+        });
+        written.await.expect("a policy is a text now");
+        assert_eq!(
+            count("SELECT count(*) FROM climb WHERE policy = '{}'").await,
+            1
+        );
+    }
+}

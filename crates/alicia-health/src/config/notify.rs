@@ -251,6 +251,7 @@ pub(crate) fn inhibit() -> Vec<Inhibit> {
     }]
 }
 
+// As JSON it is the key by which its progress is stored: what is added is not written where the file does not have it.
 /// Who is told when nobody acknowledges.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

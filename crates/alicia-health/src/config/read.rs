@@ -442,6 +442,71 @@ mod tests {
         assert_eq!(config.windows().count(), 2);
     }
 
+    /// The keys by which the policies of these escalations are known.
+    fn keys(escalations: &Value) -> Vec<String> {
+        let config = json!({ "escalations": escalations });
+        let config: Config = serde_json::from_value(config).expect("a section");
+        let policies = config.rules().policies.into_iter();
+        policies.map(|policy| policy.key).collect()
+    }
+
+    #[test]
+    fn a_policy_is_known_by_what_it_says() {
+        let api = json!({ "matchers": ["service=api"], "steps": [{ "after": "5m", "channels": ["phone"] }] });
+        let all =
+            json!({ "steps": [{ "after": "5m", "channels": ["phone"], "severity": "critical" }] });
+        let as_written = keys(&json!([api, all]));
+        let mut reordered = keys(&json!([all, api]));
+        reordered.reverse();
+        assert_eq!(as_written, reordered, "its place says nothing");
+        let key = |change: &dyn Fn(&mut Value)| {
+            let mut policy = api.clone();
+            change(&mut policy);
+            keys(&json!([policy])).remove(0)
+        };
+        let of_api = &as_written[0];
+        assert_eq!(&key(&|_| ()), of_api);
+        assert_eq!(&key(&|it| it["steps"][0]["after"] = json!("300s")), of_api);
+        let changes: [&dyn Fn(&mut Value); 5] = [
+            &|it| it["matchers"] = json!(["service=db"]),
+            &|it| it["matchers"] = json!([]),
+            &|it| it["steps"][0]["after"] = json!("301s"),
+            &|it| it["steps"][0]["channels"] = json!(["mail"]),
+            &|it| it["steps"][0]["severity"] = json!("critical"),
+        ];
+        let mut found: Vec<String> = changes.into_iter().map(key).collect();
+        found.push(of_api.clone());
+        found.sort();
+        found.dedup();
+        assert_eq!(found.len(), changes.len() + 1, "{found:#?}");
+    }
+
+    /// The key is stored with how far an escalation came. A release that writes another text for the same policy lets every
+    /// escalation that is under way begin anew, and pages everybody again: a field that is added to `Escalation` or to its
+    /// steps must not be written where the file does not have it.
+    #[test]
+    fn the_key_of_a_policy_stays_the_same_between_releases() {
+        let escalations = json!([
+            { "steps": [{ "after": "5m", "channels": ["phone"] }] },
+            {
+                "matchers": ["service=~\"api.*\"", "team=web"],
+                "steps": [
+                    { "after": "90s", "channels": ["phone", "mail"] },
+                    { "after": "1h", "channels": ["boss"], "severity": "critical" },
+                ],
+            },
+        ]);
+        let expected = [
+            r#"{"steps":[{"after":"5m","channels":["phone"]}]}"#,
+            concat!(
+                r#"{"matchers":["service=~\"api.*\"","team=web"],"#,
+                r#""steps":[{"after":"1m30s","channels":["phone","mail"]},"#,
+                r#"{"after":"1h","channels":["boss"],"severity":"critical"}]}"#,
+            ),
+        ];
+        assert_eq!(keys(&escalations), expected);
+    }
+
     #[test]
     fn each_fault_is_named_with_its_place() {
         let check = |config: Value, parts: &[&str]| {

@@ -73,7 +73,7 @@ pub(super) fn add(api: Api<Arc<HealthModule>>) -> Api<Arc<HealthModule>> {
             .answers::<Page>(200, "Those that fit, newest first.")
             .refuses(
                 404,
-                "The file has no such channel, and nothing was ever told through one.",
+                "The file has no such channel, and no notification to it is kept.",
             ),
         list,
     )

@@ -60,6 +60,28 @@ fn how_far_an_escalation_came_stays_with_its_policy_when_the_file_is_put_in_anot
 }
 
 #[test]
+fn two_policies_that_say_the_same_tell_once() {
+    let policy = |after: &str| json!({ "steps": [{ "after": after, "channels": ["phone"] }] });
+    let phone =
+        json!({ "ntfy": { "url": "https://ntfy.sh", "topic": "ops" }, "escalation_only": true });
+    let config = json!({
+        "channels": { "phone": phone },
+        "escalations": [policy("5m"), policy("300s"), policy("10m")],
+    });
+    let config: crate::config::Config = serde_json::from_value(config).expect("a section");
+    let mut office = Office::new(config.rules());
+    office.fire("1", "api");
+    office.wait(320);
+    assert_eq!(office.said(), ["phone service=api escalation"]);
+    office.wait(300);
+    assert_eq!(
+        office.said()[1..],
+        ["phone service=api escalation"],
+        "another that tells the same, later, is another"
+    );
+}
+
+#[test]
 fn an_acknowledgement_stops_repeats_and_escalation() {
     let mut rules = rules();
     rules.routes.push(route("pager", Manner::Escalation));
