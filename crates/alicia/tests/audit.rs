@@ -246,6 +246,10 @@ async fn what_cannot_be_written_down_is_not_done() {
 async fn a_fleet_whose_audit_log_cannot_be_written_can_be_ended() {
     let mut house = House::start(ALICIA, FILE).await;
     house.all_running().await;
+    let (_, created) = house
+        .post("/api/keys", &json!({"name": "hand", "scope": "operate"}))
+        .await;
+    let key = created["key"].as_str().unwrap();
     let database = house.data().join("data/host.db");
     tamper(&database, "ALTER TABLE audit RENAME TO away");
     let (status, problem) = house.post("/api/host/reload", &json!({})).await;
@@ -254,6 +258,16 @@ async fn a_fleet_whose_audit_log_cannot_be_written_can_be_ended() {
         (503, &json!("host.audit_unavailable")),
         "{problem}"
     );
+    // Who may not end it may not now either.
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = http
+        .post(format!("{}/api/host/stop", house.api()))
+        .bearer_auth(key)
+        .json(&json!({}))
+        .send();
+    assert_eq!(answer.await.unwrap().status(), 403);
+    let row = house.row("api-1").await.unwrap();
+    assert_eq!(row.state, InstanceState::Running);
     house.says(&["down"]).exits(0).tells(&[
         "the services end, then the host",
         "warning: that the host was ended is not in the audit log",
@@ -261,6 +275,39 @@ async fn a_fleet_whose_audit_log_cannot_be_written_can_be_ended() {
     ]);
     assert!(house.host_ended().await.success());
     assert!(house.processes().is_empty(), "nothing is left");
+}
+
+#[tokio::test]
+async fn the_row_that_was_missing_is_written_when_the_services_have_ended() {
+    let file = "
+services:
+  api:
+    command: [sh, -c, \"trap 'while ! test -e go; do sleep 0.05; done; exit 0' TERM; while :; do sleep 0.05; done\"]
+    stop: {grace: 5m}
+";
+    let mut house = House::start(ALICIA, file).await;
+    house.all_running().await;
+    let database = house.data().join("data/host.db");
+    tamper(&database, "ALTER TABLE audit RENAME TO away");
+    let (status, done) = house.post("/api/host/stop", &json!({})).await;
+    assert_eq!(status, 202, "{done}");
+    let warning = done["warning"].as_str().unwrap();
+    assert!(warning.contains("is not in the audit log"), "{warning}");
+    tamper(&database, "ALTER TABLE away RENAME TO audit");
+    std::fs::write(house.path().join("go"), "").unwrap();
+    assert!(house.host_ended().await.success());
+    let connection = Connection::open(&database).unwrap();
+    let (actor, detail): (String, String) = connection
+        .query_row(
+            "SELECT actor, detail FROM audit WHERE target = '/api/host/stop'",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    assert_eq!(actor, "key/admin");
+    assert!(detail.contains("asked_unix_us"), "{detail}");
+    drop(connection);
+    house.says(&["audit", "verify"]).exits(0);
 }
 
 /// A small file system, gone when dropped.
