@@ -188,6 +188,11 @@ async fn commands_are_idempotent_and_act_on_services_groups_and_the_fleet() {
         "a profile is not asked for"
     );
     assert_eq!(answer["settled"], true);
+    // Its end has an audit row of its own.
+    eventually("the first deployment is over", async || {
+        house.get("/deployments/1").await.1["state"] == "done"
+    })
+    .await;
     let pid = house.pid("api", 1).await;
     let (status, answer) = house
         .post("/start?service=api,db&wait=20s", json!({}))
