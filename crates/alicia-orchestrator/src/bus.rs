@@ -41,9 +41,14 @@ const COUNTER_MAX: f64 = 1e15;
 /// The health of each service, as last heard; empty without the health module.
 pub(crate) type Healths = BTreeMap<ServiceName, ServiceHealth>;
 
-/// Publishes each new status, the latest only.
+/// What changes so shortly after another change is in the same picture of the fleet: the steps of a restart are one
+/// picture, and nobody reads one while the successor starts. Transitions are told at once.
+const PICTURE_SETTLES: Duration = Duration::from_millis(20);
+
+/// Publishes the newest status when it has changed.
 pub(crate) async fn publish_status(cx: Context, mut status: watch::Receiver<Arc<FleetStatus>>) {
     while status.changed().await.is_ok() {
+        sleep(PICTURE_SETTLES).await;
         let latest = status.borrow_and_update().clone();
         // The bus remembers it and says it again on each new connection.
         if let Err(error) = cx.bus.set(STATUS, &[], &latest).await {
