@@ -376,7 +376,7 @@ mod tests {
         let (recorder, _) = Recorder::new(store.clone(), clock);
         rename(&store, AWAY).await;
         // The first try fails, and what follows it in the queue mends its cause before the second.
-        let (release, released) = std::sync::mpsc::channel::<()>();
+        let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
         let held = store.write(move |_| {
             released.recv().expect("the test releases");
             Ok::<_, Error>(())
