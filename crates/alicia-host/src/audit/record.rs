@@ -337,7 +337,7 @@ mod tests {
     fn act() -> Act {
         Act {
             actor: "key/admin".to_owned(),
-            action: "host.post".to_owned(),
+            action: "rest.post".to_owned(),
             target: "/api/host/stop".to_owned(),
             outcome: Outcome::Done,
             detail: json!({ "operation": "/api/host/stop" }),
