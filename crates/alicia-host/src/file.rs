@@ -270,6 +270,7 @@ mod tests {
         assert!(!is_shared("other"));
         assert!(after.document.is_none());
     }
+
     fn faulty(text: &str) -> Vec<String> {
         let sources = Sources::new().file("alicia.yaml", text);
         let faults = load(sources, Path::new("/"), &[]).expect_err("is faulty");
