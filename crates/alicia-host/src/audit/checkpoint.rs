@@ -135,7 +135,7 @@ impl Witness {
         }
     }
 
-    async fn look(&self, seen: &mut Seen, at_once: bool) {
+    async fn look(&self, seen: &mut Seen, is_last: bool) {
         let is_first = seen.number == 0;
         let age = self.clock.now().saturating_duration_since(seen.at);
         let last_ids = self.last_ids().await;
@@ -143,8 +143,8 @@ impl Witness {
             .iter()
             .map(|(module, id)| id - seen.heads.get(module).map_or(0, |head| head.id))
             .sum();
-        let is_due = at_once || is_first || new_rows.unsigned_abs() >= ROWS_MAX || age >= EVERY;
-        if !is_due || (new_rows == 0 && !at_once && !seen.heads.is_empty()) {
+        let is_due = is_last || is_first || new_rows.unsigned_abs() >= ROWS_MAX || age >= EVERY;
+        if !is_due || (new_rows == 0 && !is_last && !seen.heads.is_empty()) {
             return;
         }
         let databases = self.databases.clone();
@@ -159,7 +159,10 @@ impl Witness {
             Err(_) => return,
         };
         if heads != seen.heads {
-            self.witness(seen, heads).await;
+            let checkpoint = self.witness(seen, heads);
+            if let Some(checkpoint) = checkpoint {
+                self.tell(checkpoint, is_last).await;
+            }
         }
     }
 
@@ -186,7 +189,12 @@ impl Witness {
         ids
     }
 
-    async fn witness(&self, seen: &mut Seen, heads: BTreeMap<String, chain::Head>) {
+    /// Writes a checkpoint to the file, and gives it.
+    fn witness(
+        &self,
+        seen: &mut Seen,
+        heads: BTreeMap<String, chain::Head>,
+    ) -> Option<AuditCheckpoint> {
         let checkpoint = AuditCheckpoint {
             number: seen.number + 1,
             at: self.clock.unix(),
@@ -203,7 +211,7 @@ impl Witness {
         let line = format!("{text}\t{signature}");
         if let Err(error) = append(&self.file, &line) {
             tracing::error!(file = %self.file.display(), %error, "a checkpoint of the audit log was not written");
-            return;
+            return None;
         }
         *seen = Seen {
             number: checkpoint.number,
@@ -211,15 +219,16 @@ impl Witness {
             heads,
             at: self.clock.now(),
         };
-        self.tell(AuditCheckpoint {
+        Some(AuditCheckpoint {
             signature,
             ..checkpoint
         })
-        .await;
     }
 
-    async fn tell(&self, checkpoint: AuditCheckpoint) {
+    /// The last one of a host is in the file: a broker that has ended with the host is not waited for.
+    async fn tell(&self, checkpoint: AuditCheckpoint, is_last: bool) {
         if let Some(bus) = &self.bus
+            && (!is_last || bus.status().connected)
             && let Err(error) = bus.set(CHECKPOINT, &[], &checkpoint).await
         {
             // The bus remembers it and says it on the next connection.
