@@ -294,6 +294,7 @@ mod tests {
                 "system/orchestrator/status",
                 "system/orchestrator/events",
                 "system/orchestrator/deployments",
+                "system/orchestrator/deployment",
                 "system/orchestrator/explain",
                 "system/orchestrator/commands"
             ]

@@ -265,7 +265,13 @@ pub(crate) struct Logs {
     #[arg(short, long)]
     pub(crate) follow: bool,
     /// How many lines at first.
-    #[arg(short = 'n', long, default_value_t = 100, value_name = "LINES")]
+    #[arg(
+        short = 'n',
+        long,
+        alias = "lines",
+        default_value_t = 100,
+        value_name = "LINES"
+    )]
     pub(crate) tail: u32,
     /// Only lines of this last time, for example 10m.
     #[arg(long, value_name = "PERIOD")]

@@ -142,11 +142,16 @@ fn databases(directory: &Path) -> Option<Finding> {
             "`alicia down && alicia up` ends readers that hold it; report it if it grows again",
         ));
     }
-    let is_database = |name: &&(String, u64)| name.0.ends_with(".db");
+    // What was written last is in the log beside the database.
+    let log_of = |name: &str| {
+        let mut logs = files.iter();
+        logs.find(|(log, _)| log.strip_suffix("-wal") == Some(name))
+            .map_or(0, |(_, size)| *size)
+    };
     let shown: Vec<String> = files
         .iter()
-        .filter(is_database)
-        .map(|(name, size)| format!("{name} {}", show::bytes(*size)))
+        .filter(|(name, _)| name.ends_with(".db"))
+        .map(|(name, size)| format!("{name} {}", show::bytes(size + log_of(name))))
         .collect();
     (!shown.is_empty()).then(|| Finding::ok("databases", shown.join(", ")))
 }
@@ -184,6 +189,11 @@ mod tests {
             "health.db 1B"
         );
         let wal = fs::File::create(directory.path().join("health.db-wal")).expect("is made");
+        wal.set_len(9).expect("is so long");
+        assert_eq!(
+            databases(directory.path()).expect("there is one").found,
+            "health.db 10B"
+        );
         wal.set_len(WAL_BYTES_WARN + 1)
             .expect("a sparse file takes no room");
         assert_eq!(
