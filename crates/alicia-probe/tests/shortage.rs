@@ -1,5 +1,5 @@
-//! A host that lacks descriptors learns nothing about the services it asks. The limit is of the whole process, so there is
-//! one test here.
+//! A host that lacks descriptors or time learns nothing about the services it asks. The limit is of the whole process, so
+//! the tests here take turns.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -9,11 +9,15 @@ use alicia_contract::fleet::Probe;
 use alicia_probe::{Context, Outcome, Target, attempt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use crate::support::PATIENCE;
 
 #[path = "support/target.rs"]
 mod support;
+
+/// Held by the test whose turn it is.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 async fn once(probe: Value, port: u16) -> Outcome {
     let probe: Probe = serde_json::from_value(probe).expect("a probe");
@@ -39,6 +43,7 @@ fn at_most_open(soft: u64) {
 
 #[tokio::test]
 async fn a_try_without_a_descriptor_is_not_made() {
+    let _turn = TURN.lock().await;
     let nobody = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let port = nobody.local_addr().expect("it is bound").port();
     let probes = [
@@ -69,6 +74,7 @@ async fn a_try_without_a_descriptor_is_not_made() {
     reason = "a thread that stands still is what this is about"
 )]
 async fn a_deadline_that_passed_while_the_process_stood_still_is_no_evidence() {
+    let _turn = TURN.lock().await;
     let silent = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
     let port = silent.local_addr().expect("it is bound").port();
     let probe: Probe = serde_json::from_value(json!({"http": {}})).expect("a probe");
