@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 /// What is not told of as a change: ends of overlapping root keys, and when API keys were used.
 const CHORES_EVERY: Duration = Duration::from_secs(60);
 
-/// What changes so shortly after another change is told with it: a restart ends one run and begins the next. A new
-/// process takes longer than this until it is connected and signs.
+/// What changes so shortly after another change is told with it: a restart ends one run and begins the next. What a
+/// new process signs before the directory has gone round is by a key that other services do not know yet.
 const CHANGES_SETTLE: Duration = Duration::from_millis(5);
 
 /// Publishes each change, the latest only, until it is told to end.

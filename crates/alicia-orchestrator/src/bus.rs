@@ -41,8 +41,8 @@ const COUNTER_MAX: f64 = 1e15;
 /// The health of each service, as last heard; empty without the health module.
 pub(crate) type Healths = BTreeMap<ServiceName, ServiceHealth>;
 
-/// What changes so shortly after another change is in the same picture of the fleet: the steps of a restart are one
-/// picture, and nobody reads one while the successor starts. Transitions are told at once.
+/// What changes so shortly after another change is in the same picture of the fleet, as are most steps of a restart.
+/// Transitions are told at once.
 const PICTURE_SETTLES: Duration = Duration::from_millis(20);
 
 /// Publishes the newest status when it has changed.

@@ -36,18 +36,21 @@ async fn refused(house: &House, reason: &str) -> u64 {
     stats["refused"][reason].as_u64().unwrap_or_default()
 }
 
-async fn client_id_of(house: &House, identity: &str) -> Option<String> {
+async fn clients(house: &House) -> Vec<Value> {
     let (_, clients) = house.get("/api/broker/clients").await;
+    clients.as_array().cloned().unwrap_or_default()
+}
+
+async fn client_id_of(house: &House, identity: &str) -> Option<String> {
+    let clients = clients(house).await;
     let client = clients
-        .as_array()?
         .iter()
         .find(|client| client["identity"] == identity)?;
     client["client_id"].as_str().map(str::to_owned)
 }
 
 async fn client_ids(house: &House) -> Vec<String> {
-    let (_, clients) = house.get("/api/broker/clients").await;
-    let clients = clients.as_array().cloned().unwrap_or_default();
+    let clients = clients(house).await;
     let connected = clients.iter().filter(|client| client["connected"] == true);
     let ids = connected.filter_map(|client| client["client_id"].as_str());
     ids.map(str::to_owned).collect()

@@ -313,13 +313,19 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn what_cannot_be_written_down_is_refused() {
+    /// On a store of its own, in a directory that goes with the test.
+    fn recorder() -> (tempfile::TempDir, Store, Recorder) {
         let directory = tempfile::tempdir().expect("a directory");
         let clock = Clock::system();
         let options = Options::new(directory.path().join("host.db"), &[], clock.for_store());
         let store = Store::open(options).expect("a store");
         let (recorder, _) = Recorder::new(store.clone(), clock);
+        (directory, store, recorder)
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_written_down_is_refused() {
+        let (_directory, store, recorder) = recorder();
         let act = Act {
             actor: "key/admin".to_owned(),
             action: "secret.set".to_owned(),
@@ -369,11 +375,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_fault_that_passes_takes_no_row_away() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let clock = Clock::system();
-        let options = Options::new(directory.path().join("host.db"), &[], clock.for_store());
-        let store = Store::open(options).expect("a store");
-        let (recorder, _) = Recorder::new(store.clone(), clock);
+        let (_directory, store, recorder) = recorder();
         rename(&store, AWAY).await;
         // The first try fails, and what follows it in the queue mends its cause before the second.
         let (release, released) = std::sync::mpsc::sync_channel::<()>(1);
@@ -395,11 +397,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_row_that_is_owed_is_written_at_the_end() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let clock = Clock::system();
-        let options = Options::new(directory.path().join("host.db"), &[], clock.for_store());
-        let store = Store::open(options).expect("a store");
-        let (recorder, _) = Recorder::new(store.clone(), clock);
+        let (_directory, store, recorder) = recorder();
         rename(&store, AWAY).await;
         let origin = Origin::new("rest 127.0.0.1:1", "00ff");
         let refusal = origin.scope(recorder.record_or_owe(act())).await;
